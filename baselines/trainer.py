@@ -1,0 +1,198 @@
+"""The only place that touches TRL's trainers: settings in, a trained BranchedModel out.
+
+Accumulation, clipping, schedules, resuming and logging are TRL's and transformers'. What is ours: the loss comes from
+the method (inside the model's forward), the data order comes prepared, and a loss that is not finite stops the run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTConfig, SFTTrainer
+
+from baselines.batches import Row, collate
+from baselines.branches import BranchedModel
+from baselines.settings import JointTraining, TrainingSettings
+from foundation.errors import TrainingError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLog:
+    """What a training did: one loss (token mean of the global batch) and learning rate per update."""
+
+    losses: list[float]
+    learning_rates: list[float]
+    updates: int
+    tokens: int
+    """Attended tokens seen, prompts included."""
+
+
+class MethodTrainer(SFTTrainer):
+    """TRL's SFTTrainer with the loss of a BranchedModel."""
+
+    def __init__(self, *, example_ids: list[str], items_per_update: int | None, **arguments: Any) -> None:
+        """Take TRL's arguments, the id of each row, and N_B where it is not the token count (A-07, example_mean)."""
+        super().__init__(**arguments)
+        self.example_ids, self.items_per_update = example_ids, items_per_update
+        self.model_accepts_loss_kwargs = True  # have N_B counted over the whole global batch (A-07)
+        self.remove_callback(PrinterCallback)  # the suite has its own display
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        if self.items_per_update is not None:
+            return torch.tensor(self.items_per_update, device=device)
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
+                     num_items_in_batch: Any = None) -> Any:
+        """Return the micro-batch's share of the global batch's loss.
+
+        Raises:
+            TrainingError: the loss is NaN or infinite (update and example positions are named).
+        """
+        row = inputs.pop("row", None)
+        loss = model(**inputs, num_items_in_batch=num_items_in_batch)
+        if not torch.isfinite(loss):
+            self._diverged(float(loss), [] if row is None else row.tolist())
+        # the trainer averages gradients over processes, our divisor counts the tokens of all of them
+        return loss * self.accelerator.num_processes if self.accelerator.num_processes > 1 else loss
+
+    def _diverged(self, loss: float, rows: list[int]) -> None:
+        ids = [self.example_ids[row] for row in rows]
+        work = str(self.args.output_dir)
+        last = get_last_checkpoint(work) if Path(work).is_dir() else None
+        kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written yet"
+        raise TrainingError(
+            f"the loss became {loss} at update {self.state.global_step + 1} of {self.state.max_steps}, in the batch of "
+            f"examples {', '.join(ids[:16])}; {kept}. Lower train.learning_rate, or look at these examples"
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Pass logs on without TRL's own metrics, which need a second look at the logits."""
+        self._metrics["train"].clear()
+        super().log(logs, start_time)
+
+
+class _Observer(TrainerCallback):
+    """Reports progress, and clips each branch apart where that is asked for (A-71)."""
+
+    def __init__(self, on_progress: Callable[[float], None], clip_branches_at: float | None) -> None:
+        self.on_progress, self.clip_branches_at = on_progress, clip_branches_at
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.on_progress(state.global_step / state.max_steps)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self.clip_branches_at is not None:
+            for branch in (model.strong, model.weak):
+                torch.nn.utils.clip_grad_norm_(branch.parameters(), self.clip_branches_at)
+
+
+def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: TrainingSettings, *, seed: int,
+          work: Path, joint: JointTraining | None = None,
+          on_progress: Callable[[float], None] = lambda fraction: None) -> TrainingLog:
+    """Train on `rows` in the order given, one pass, resuming from a checkpoint under `work` if there is one.
+
+    Raises:
+        TrainingError: the loss turned NaN or infinite.
+    """
+    updates = len(rows) // training.global_batch
+    joint = joint or JointTraining()
+    per_branch = training.clip_norm if joint.clip == "per_branch" and model.weak is not None else None
+    trainer = MethodTrainer(
+        example_ids=[row["id"] for row in rows],
+        items_per_update=training.global_batch if model.reduction == "example_mean" else None,
+        model=model,
+        args=_arguments(training, updates=updates, seed=seed, work=work, clip_globally=per_branch is None),
+        train_dataset=_dataset(rows),
+        processing_class=tokenizer,
+        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
+        callbacks=[_Observer(on_progress, per_branch)],
+        optimizers=(_two_rate_optimizer(model, training, joint), None),
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
+    logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return TrainingLog(
+        losses=[entry["loss"] for entry in logs],
+        learning_rates=[entry["learning_rate"] for entry in logs],
+        updates=trainer.state.global_step,
+        tokens=sum(len(row["input_ids"]) for row in rows),
+    )
+
+
+def _arguments(training: TrainingSettings, *, updates: int, seed: int, work: Path, clip_globally: bool) -> SFTConfig:
+    """Translate our settings; every default of TRL's that matters is set explicitly."""
+    return SFTConfig(
+        output_dir=str(work),
+        max_steps=updates,
+        per_device_train_batch_size=training.micro_batch,
+        gradient_accumulation_steps=training.global_batch // training.micro_batch // _world_size(),
+        train_sampling_strategy="sequential",
+        learning_rate=training.learning_rate,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(training.lr_schedule, training.lr_schedule),
+        warmup_steps=math.ceil(training.warmup_ratio * updates),
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.clip_norm if clip_globally else 0.0,
+        bf16=training.compute_dtype == "bfloat16",
+        fp16=False,
+        gradient_checkpointing=training.gradient_checkpointing,
+        use_cpu=not torch.cuda.is_available(),
+        max_length=None,
+        packing=False,
+        padding_free=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no" if training.checkpoint_every is None else "steps",
+        save_steps=training.checkpoint_every or 1,
+        save_total_limit=1,
+        eval_strategy="no",
+        seed=seed % 2**32,
+        data_seed=seed % 2**32,
+    )
+
+
+def _world_size() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def _dataset(rows: list[Row]) -> Dataset:
+    return Dataset.from_dict({
+        "input_ids": [row["input_ids"] for row in rows],
+        "labels": [row["labels"] for row in rows],
+        "row": list(range(len(rows))),
+    })
+
+
+def _two_rate_optimizer(model: BranchedModel, training: TrainingSettings, joint: JointTraining) -> Any:
+    """Return an AdamW whose weak branch has its own rate (A-72), or None: the trainer then builds the shared one."""
+    if joint.weak_learning_rate is None or model.weak is None or joint.freeze_weak:
+        return None
+    return torch.optim.AdamW(
+        [{"params": list(model.strong.parameters()), "lr": training.learning_rate},
+         {"params": list(model.weak.parameters()), "lr": joint.weak_learning_rate}],
+        betas=(training.adam_beta1, training.adam_beta2), eps=training.adam_epsilon,
+        weight_decay=training.weight_decay,
+    )
+
+
+def write_log(log: TrainingLog, path: Path) -> None:
+    """Write one JSON line per update: update, loss, learning rate."""
+    lines = [json.dumps({"update": i, "loss": loss, "learning_rate": rate})
+             for i, (loss, rate) in enumerate(zip(log.losses, log.learning_rates, strict=True), start=1)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

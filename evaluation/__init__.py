@@ -1,0 +1,1 @@
+"""From a checkpoint to graded answers: benchmarks, generation backends, graders, statistics."""

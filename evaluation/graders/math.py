@@ -1,0 +1,170 @@
+"""The grader of math and multiple-choice answers: text in, verdict out.
+
+Every verdict depends on the problem, the text and the finish reason alone, never on what was graded before.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from types import TracebackType
+from typing import Literal
+
+from evaluation.graders.choice import compare_choice, extract_choice
+from evaluation.graders.comparison import Decision, compare_expressions, compare_numbers, gold_leaves, gold_shape
+from evaluation.graders.extraction import Extraction, extract
+from evaluation.graders.latex import oversize
+from evaluation.graders.numbers import number_in
+from evaluation.graders.worker import SymbolicWorker
+from evaluation.problem import CHOICE_LETTERS, Problem
+from foundation.errors import GoldError
+
+GRADER_VERSION = 1  # raise it with every change that can move a verdict
+
+Outcome = Literal["correct", "wrong", "no_answer", "grader_failure"]
+_BOX = "\\boxed{"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one answer; `extracted` and `rule` tell which piece of the text was graded, and why that one."""
+
+    outcome: Outcome
+    extracted: str | None
+    rule: str | None
+    reason: str
+    seconds: float
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right."""
+        return self.outcome == "correct"
+
+
+def grader_versions() -> dict[str, str | int]:
+    """Return what a stored verdict must name: the grader's own version and those of the packages it stands on."""
+    return {"grader": GRADER_VERSION} | {name: version(name) for name in
+                                         ("math-verify", "sympy", "latex2sympy2_extended")}
+
+
+class MathGrader:
+    """Context manager; the symbolic worker starts when the first answer needs it, and ends with the block."""
+
+    def __init__(self, worker: SymbolicWorker | None = None) -> None:
+        self._worker = worker or SymbolicWorker()
+
+    def __enter__(self) -> MathGrader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._worker.close()
+
+    def grade(self, problem: Problem, text: str, finish_reason: str = "stop") -> Verdict:
+        """Grade one text.
+
+        Args:
+            problem: the question with its gold answer.
+            text: all the model wrote.
+            finish_reason: "length" marks a text that was cut off: nothing but a box or a closed answer block counts.
+
+        Raises:
+            GoldError: the gold answer does not parse for its type.
+        """
+        started = time.perf_counter()
+        if problem.answer_type == "integer" and (inner := _simple_box(text)) is not None:
+            expected = _gold_integer(problem)
+            if expected is not None:
+                same = int(inner) == expected
+                return Verdict("correct" if same else "wrong", inner, "box",
+                               "equal number" if same else "another number", time.perf_counter() - started)
+        return self._grade(problem, text, finish_reason == "length", started)
+
+    def _grade(self, problem: Problem, text: str, truncated: bool, started: float) -> Verdict:
+        if problem.answer_type == "choice":
+            extraction = extract_choice(text, truncated=truncated)
+        else:
+            extraction = extract(text, truncated=truncated, numeric=problem.answer_type != "expression")
+        if extraction is None or not extraction.answer.strip():
+            reason = "truncated before an answer" if truncated else "no answer found"
+            return Verdict("no_answer", None, None, reason, time.perf_counter() - started)
+        decision = self._compare(problem, extraction)
+        outcome: Outcome = "grader_failure" if decision.same is None else "correct" if decision.same else "wrong"
+        reason = decision.reason + (" (truncated)" if truncated and outcome != "correct" else "")
+        return Verdict(outcome, extraction.answer[:4096], extraction.rule, reason, time.perf_counter() - started)
+
+    def _compare(self, problem: Problem, extraction: Extraction) -> Decision:
+        if problem.answer_type == "choice":
+            _gold_letter(problem)
+            return compare_choice(problem.gold, problem.options, extraction, self._worker.compare)
+        if problem.answer_type == "expression":
+            return compare_expressions(problem.gold, extraction.answer, self._worker.compare)
+        if (problem.answer_type == "integer" and _gold_integer(problem) is None) or number_in(problem.gold) is None:
+            raise _gold_error(problem, f"is not one {problem.answer_type}")
+        return compare_numbers(problem.gold, extraction.answer)
+
+    def check_gold(self, problem: Problem) -> None:
+        """Refuse a gold answer that does not parse for its type.
+
+        Raises:
+            GoldError: with the problem's id and gold.
+            GraderError: the symbolic worker does not start.
+        """
+        if problem.answer_type == "choice":
+            _gold_letter(problem)
+        elif problem.answer_type == "integer":
+            if _gold_integer(problem) is None:
+                raise _gold_error(problem, "is not one integer")
+        elif problem.answer_type == "number":
+            if number_in(problem.gold) is None:
+                raise _gold_error(problem, "is not one number")
+        else:
+            self._check_expression(problem)
+
+    def _check_expression(self, problem: Problem) -> None:
+        text, shape = gold_shape(problem.gold)
+        bound = oversize(text)
+        if not text or bound is not None:
+            raise _gold_error(problem, bound or "is empty")
+        for leaf in gold_leaves(shape):
+            status = self._worker.parse(leaf).status
+            if status != "parsed":
+                raise _gold_error(problem, f"does not parse as an expression ({status})")
+
+
+def _gold_error(problem: Problem, what: str) -> GoldError:
+    return GoldError(f"gold answer {problem.gold!r} of problem {problem.id!r} {what}; correct it in the data, or leave "
+                     "the problem out and say so: it cannot be graded")
+
+
+def _gold_letter(problem: Problem) -> None:
+    letters = CHOICE_LETTERS[:len(problem.options)] if problem.options else CHOICE_LETTERS
+    if len(problem.gold) != 1 or problem.gold not in letters:
+        raise _gold_error(problem, f"is not one of the letters {letters}")
+
+
+@lru_cache(maxsize=8192)
+def _integer(gold: str) -> int | None:
+    quantity = number_in(gold)
+    return int(quantity.value) if quantity is not None and quantity.value.denominator == 1 else None
+
+
+def _gold_integer(problem: Problem) -> int | None:
+    return _integer(problem.gold)
+
+
+def _simple_box(text: str) -> str | None:
+    r"""Return the content of a text's only `\boxed{}` when it is plain digits and no rule but "box" can apply.
+
+    Most answers of the integer benchmarks end here; the result is the one the general rules give.
+    """
+    start = text.rfind(_BOX)
+    if start < 0 or text.find("\\boxed") != start or "\\fbox" in text:
+        return None
+    inner = text[start + 7:text.find("}", start)]
+    digits = inner[1:] if inner[:1] == "-" else inner
+    if not (0 < len(digits) <= 18 and digits.isascii() and digits.isdigit()):
+        return None
+    return None if "</" in text or "<answer" in text.lower() else inner

@@ -1,0 +1,1 @@
+"""What every other package stands on: errors, atomic files, named random streams. Imports only the standard library."""

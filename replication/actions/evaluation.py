@@ -1,0 +1,66 @@
+"""Generating answers and grading them."""
+
+from __future__ import annotations
+
+import collections
+import json
+from typing import Any
+
+from evaluation.graders.math import MathGrader, grader_versions
+from evaluation.problem import Problem
+from foundation.errors import GraderError
+from foundation.files import read_jsonl, write_jsonl
+from replication.worker import Job
+
+
+def generate(job: Job) -> dict[str, Any]:
+    """Write records.jsonl: one greedy answer per problem, resumed batch by batch after a kill."""
+    from evaluation.backends import hf
+    from replication.actions.torch_setup import prepare
+
+    step = job.step
+    prepare(step.threads)
+    problems = [Problem.from_row(row) for row in read_jsonl(job.inputs["problems"] / "problems.jsonl")]
+    request = hf.Request(
+        prompt=step.prompt, max_new_tokens=step.max_new_tokens, max_prompt_tokens=step.max_prompt_tokens,
+        batch_size=step.batch_size, compute_dtype=step.compute_dtype,
+    )
+    partial = job.scratch / "records.jsonl"
+    hf.generate(job.inputs["checkpoint"] / "checkpoint", problems, request, partial, key=step.key,
+                on_progress=job.on_progress)
+    records = [row for row in read_jsonl(partial) if "header" not in row]
+    order = {problem.id: i for i, problem in enumerate(problems)}
+    records.sort(key=lambda row: order[row["id"]])
+    write_jsonl(job.output / "records.jsonl", records)
+    reasons = collections.Counter(row["finish_reason"] for row in records)
+    return {"problems": len(records), "new_tokens": sum(row["new_tokens"] for row in records),
+            "finish_reasons": dict(reasons)}
+
+
+def grade(job: Job) -> dict[str, Any]:
+    """Write verdicts.jsonl and counts.json: four outcomes, all of them in the denominator.
+
+    Raises:
+        GraderError: the grader itself failed on an answer, even when it was tried again alone.
+    """
+    problems = {row["id"]: Problem.from_row(row) for row in read_jsonl(job.inputs["problems"] / "problems.jsonl")}
+    records = list(read_jsonl(job.inputs["records"] / "records.jsonl"))
+    if [row["id"] for row in records] != list(problems):
+        raise GraderError(f"{len(records)} records for {len(problems)} problems: ids do not match")
+    verdicts = []
+    with MathGrader() as grader:
+        for i, record in enumerate(records):
+            verdict = grader.grade(problems[record["id"]], record["text"], record["finish_reason"])
+            verdicts.append({"id": record["id"], "outcome": verdict.outcome, "extracted": verdict.extracted,
+                             "rule": verdict.rule, "reason": verdict.reason})
+            job.on_progress(i / len(records))
+    failures = [row for row in verdicts if row["outcome"] == "grader_failure"]
+    if failures:
+        raise GraderError(f"the grader failed on {len(failures)} of {len(verdicts)} answers (first: "
+                          f"{failures[0]['id']}: {failures[0]['reason']}); nothing was scored 0 for that")
+    counts = collections.Counter(row["outcome"] for row in verdicts)
+    write_jsonl(job.output / "verdicts.jsonl", verdicts)
+    summary = {"n": len(verdicts), **{name: counts.get(name, 0) for name in ("correct", "wrong", "no_answer")},
+               "grader_failure": 0, "truncated": sum(row["finish_reason"] == "length" for row in records)}
+    (job.output / "counts.json").write_text(json.dumps(summary) + "\n", encoding="utf-8")
+    return {**summary, "grader": grader_versions()}

@@ -1,0 +1,29 @@
+"""One place that sets torch's global state for a step, so that a step never depends on what its worker ran before."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+import transformers
+
+
+def prepare(threads: int, seed: int = 0) -> torch.device:
+    """Set threads, seeds and deterministic kernels; return the device to compute on."""
+    torch.set_num_threads(threads)
+    transformers.set_seed(seed % 2**32)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", module="torch|transformers|trl|accelerate|datasets")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save_checkpoint(model: Any, tokenizer: Any, folder: Any, stop_ids: list[int]) -> None:
+    """Write a plain checkpoint that `AutoModelForCausalLM.from_pretrained` loads, with the ids that end generation."""
+    model.config.use_cache = True
+    model.generation_config = transformers.GenerationConfig(
+        eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,151 @@
+"""The command line that the tables share. Nothing heavy is imported before it is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import tyro
+
+from foundation.errors import InputError, SuiteError
+from replication.declarations import Table
+
+if TYPE_CHECKING:
+    from replication.plan import Request
+    from replication.tables import TableRun
+
+
+def _environment(name: str, default: str) -> Path:
+    return Path(os.environ.get(name) or default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every table understands. Only --model decides what is measured; the rest narrows or places it."""
+
+    model: str = "tiny"
+    """tiny | smollm2-135m | qwen3-4b | qwen3-8b | qwen2.5-3b | gemma-3-4b"""
+    methods: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
+    """Rows, comma-separated (default: all rows of the table): sft,wmss"""
+    benchmarks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
+    """Columns, comma-separated (default: all of the table): gsm8k,svamp,..."""
+    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = field(
+        default_factory=lambda: Path(os.environ["WMSS_DATA_ROOT"]) if os.environ.get("WMSS_DATA_ROOT") else None
+    )
+    """Folder of real data files (WMSS_DATA_ROOT); layout in docs/data.md."""
+    store: Path = field(default_factory=lambda: _environment("WMSS_STORE", "runs"))
+    """Where the results of steps live (WMSS_STORE)."""
+    results: Path = Path("results")
+    """Where result files are written, under <model>/."""
+    limit_train: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Train on a seeded sample of at most this many examples."""
+    limit_eval: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Evaluate on a seeded sample of at most this many problems of each benchmark."""
+    seed: int = 0
+    """Seed of training order, sampling and generated problems."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Change a setting: --set wdjt.mix_weight=0.42 (repeatable; a wrong name lists the right ones)."""
+    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Worker processes (default: as many as fit the cores). Does not change results."""
+    plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the steps: which are done, which are shared; run nothing."""
+    repair: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Check every stored artifact and rebuild damaged ones."""
+
+
+def main(table: Table) -> NoReturn:
+    """Run a table from the command line and exit: 0 done, 2 a mistake that the message explains, 1 a defect."""
+    prog = f"python -m replication.{table.name}"
+    options = tyro.cli(Options, prog=prog, description=f"{table.place}. {table.title}.")
+    exit_with_message(lambda: run_table(table, options))
+
+
+def exit_with_message(action: Callable[[], int]) -> NoReturn:
+    """Exit with the action's code; the user's mistakes end with a message and no traceback."""
+    try:
+        code = action()
+    except SuiteError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; finished steps are kept, the same command goes on from there", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def run_table(table: Table, options: Options) -> int:
+    """Plan, run, write and show a table; return the exit code."""
+    from replication.models import require_hardware
+    from replication.planning import print_plan
+    from replication.results import show, write
+    from replication.run import run_steps
+    from replication.store import Store
+
+    table_run, request = resolve(table, options)
+    if not options.plan:
+        require_hardware(request.model)
+    store = Store(options.store, repair=options.repair)
+    if options.plan:
+        print_plan(table_run, store)
+        return 0
+    if options.repair:
+        store.repair_all(table_run.targets)
+    report = run_steps(table_run.targets, store, jobs=_jobs(options, request.scale.threads))
+    verdicts = table_run.verdicts(store)
+    paths = write(table_run, request, verdicts, report, options.results)
+    show(table_run, request, verdicts, report, paths)
+    return report.exit_code
+
+
+def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
+    """Turn names into objects, refusing what does not exist, and build the plan."""
+    from evaluation.benchmarks import benchmark
+    from replication.configuration import with_changes
+    from replication.models import model_named, require_hardware
+    from replication.plan import Planner, Request, build_method
+    from replication.scales import SCALES
+    from replication.tables import TableRun
+
+    model = model_named(options.model)
+    scale = SCALES[model.scale]
+    configuration = with_changes(scale.configuration, list(options.set))
+    methods = _names(options.methods, table.rows, "methods")
+    for name in methods:
+        build_method(name, configuration)
+    columns = [name for group in table.groups if group.unavailable is None for name in group.columns]
+    benchmarks = _names(options.benchmarks, tuple(columns), "benchmarks")
+    for name in benchmarks:
+        if benchmark(name).name not in columns:
+            raise InputError(f"{table.place} has no column {name!r}; it has: {', '.join(columns)}")
+    for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
+                        ("--jobs", options.jobs)):
+        if value is not None and value < 1:
+            raise InputError(f"{flag} is {value}; it must be at least 1")
+    if not options.plan:
+        require_hardware(model)
+    request = Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
+                      limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed)
+    return TableRun(table, Planner(request), methods, benchmarks), request
+
+
+def _names(text: str | None, default: tuple[str, ...], what: str) -> tuple[str, ...]:
+    """Split a comma-separated list; nothing twice."""
+    if text is None:
+        return default
+    names = tuple(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    if not names:
+        raise InputError(f"--{what} names none; choose from: {', '.join(default)}")
+    return names
+
+
+def _jobs(options: Options, threads: int) -> int:
+    if options.jobs is not None:
+        return options.jobs
+    return max(1, (os.cpu_count() or 1) // threads)

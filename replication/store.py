@@ -1,0 +1,180 @@
+"""The store: one folder per finished step, published by a rename, with a manifest that says all about it.
+
+    <store>/<step id>/manifest.json + the step's files      finished, never changed again
+    <store>/.building/<step id>/                            under construction, or left by a run that was killed
+    <store>/.locks/<step id>                                flock: two processes that want one step run it once
+    <store>/.damaged/<step id>-<n>/                         moved aside because its contents no longer match
+
+Checking whether a step is done reads its manifest and file sizes; contents are hashed when first used in a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import ArtifactError, InputError
+from foundation.files import sha256_file, storage_error, write_atomic
+from replication.steps import Step, closure
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+class Store:
+    """Finds, locks, publishes and verifies the results of steps."""
+
+    def __init__(self, root: Path, *, repair: bool = False) -> None:
+        """Open (and create) a store folder.
+
+        Args:
+            root: the folder.
+            repair: rebuild a damaged artifact at once instead of stopping.
+
+        Raises:
+            StorageError: the folder cannot be created.
+            InputError: `root` is a file.
+        """
+        self.root, self.repair = root.absolute(), repair
+        self._verified: set[str] = set()
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"the store {root} is a file; name a folder (--store DIR or WMSS_STORE)")
+        for folder in (".building", ".locks"):
+            try:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise storage_error(error, self.root) or error from error
+
+    def folder(self, step: Step) -> Path:
+        """Return where the step's result lies, or would lie."""
+        return self.root / step.id
+
+    def is_done(self, step: Step) -> bool:
+        """Say whether the step's result is there, judged by manifest and sizes.
+
+        Raises:
+            ArtifactError: a file is missing or has another size (moved aside; rebuilt at once under `repair`).
+        """
+        manifest_path = self.folder(step) / MANIFEST
+        if not manifest_path.is_file():
+            return False
+        manifest = self._manifest(step)
+        for name, entry in manifest["files"].items():
+            path = self.folder(step) / name
+            size = path.stat().st_size if path.is_file() else None
+            if size != entry["bytes"]:
+                found = "is missing" if size is None else f"has {size} bytes instead of {entry['bytes']}"
+                return self._damaged(step, f"{name} {found}")
+        return True
+
+    def _manifest(self, step: Step) -> dict[str, Any]:
+        try:
+            manifest = self.read_manifest(step.id)
+        except (OSError, json.JSONDecodeError) as error:
+            self._damaged(step, f"its manifest is unreadable ({error})")
+            raise ArtifactError(f"{step.id}: manifest unreadable") from error
+        if manifest["schema"] != SCHEMA:
+            raise ArtifactError(
+                f"the store {self.root} was written by another version of the suite (schema {manifest['schema']}, "
+                f"this one writes {SCHEMA}); name another folder with --store"
+            )
+        if manifest["key"] != step.key:
+            raise ArtifactError(f"two different steps share the short name {step.id}; remove {self.folder(step)}")
+        return manifest
+
+    def read_manifest(self, step_id: str) -> dict[str, Any]:
+        """Return the manifest of a finished step."""
+        return dict(json.loads((self.root / step_id / MANIFEST).read_text(encoding="utf-8")))
+
+    def use(self, step: Step) -> Path:
+        """Return the folder of a finished step, contents verified once per process.
+
+        Raises:
+            ArtifactError: not there, or a sha256 that no longer matches (moved aside).
+        """
+        folder = self.folder(step)
+        if not (folder / MANIFEST).is_file():
+            raise ArtifactError(f"{step.id} ({step.label}) is not in the store {self.root}; run its table again")
+        if step.key not in self._verified:
+            for name, entry in self._manifest(step)["files"].items():
+                path = folder / name
+                found = sha256_file(path) if path.is_file() else "no file"
+                if found != entry["sha256"]:
+                    self._damaged(step, f"{name} has sha256 {found[:16]}..., recorded was {entry['sha256'][:16]}...")
+                    raise ArtifactError(f"{step.id} was damaged and has been moved aside; run again to rebuild it")
+            self._verified.add(step.key)
+        return folder
+
+    def repair_all(self, targets: Iterable[Step]) -> None:
+        """Hash the contents of all that the targets come from; what does not match is moved aside, to be rebuilt."""
+        for step in closure(targets):
+            if self.is_done(step):
+                with contextlib.suppress(ArtifactError):
+                    self.use(step)
+
+    def _damaged(self, step: Step, what: str) -> bool:
+        """Move a damaged artifact aside; under `repair` report it as not done, else stop."""
+        target_root = self.root / ".damaged"
+        target_root.mkdir(exist_ok=True)
+        number = len(list(target_root.glob(f"{step.id}-*")))
+        target = target_root / f"{step.id}-{number}"
+        os.rename(self.folder(step), target)
+        if self.repair:
+            return False
+        raise ArtifactError(
+            f"artifact {step.id} ({step.label}) is damaged: {what}. It was moved to {target}. "
+            "Run the same command again to rebuild it (or pass --repair to rebuild whatever is damaged)"
+        )
+
+    @contextmanager
+    def lock(self, step: Step, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Hold the step's lock; waits, after calling `on_wait`, while another process has it."""
+        with (self.root / ".locks" / step.id).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def building_folder(self, step: Step) -> Path:
+        """Return the step's folder under construction, made if needed, with what an interrupted run left in it."""
+        folder = self.root / ".building" / step.id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def discard_building(self, step: Step) -> None:
+        """Throw away what an interrupted run left."""
+        shutil.rmtree(self.root / ".building" / step.id, ignore_errors=True)
+
+    def publish(self, step: Step, output: Path, manifest: dict[str, Any]) -> None:
+        """Make `output` the step's result: hash every file, write the manifest, flush, rename. All or nothing."""
+        files = {}
+        for path in sorted(p for p in output.rglob("*") if p.is_file()):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            files[path.relative_to(output).as_posix()] = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        full = {"schema": SCHEMA, "id": step.id, "key": step.key, "label": step.label,
+                **step.identity, "parents": {role: p.id for role, p in step.parents.items()}, **manifest,
+                "files": files}
+        write_atomic(output / MANIFEST, json.dumps(full, indent=1, ensure_ascii=False) + "\n")
+        os.rename(output, self.folder(step))
+        handle = os.open(self.root, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+        self._verified.add(step.key)
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """Yield the manifests of all finished steps (for the estimate and the status)."""
+        for path in sorted(self.root.glob(f"*/{MANIFEST}")):
+            try:
+                yield json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, json.JSONDecodeError):
+                continue

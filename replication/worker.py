@@ -1,0 +1,166 @@
+"""A worker process: receives steps, runs their actions, publishes results, dies with its parent."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import StorageError, SuiteError
+from foundation.files import storage_error
+from replication.provenance import provenance
+from replication.steps import Step
+from replication.store import Store
+
+_PR_SET_PDEATHSIG = 1
+# Import state of every library is fixed before the first import: one thread until a step sets its own number,
+# no tokenizer threads, no hub access behind the suite's back, no telemetry.
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "PYTHONHASHSEED": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What an action gets: the step, its parents' folders, where to write, and whom to tell."""
+
+    step: Any
+    inputs: dict[str, Path]
+    output: Path
+    scratch: Path
+    """Kept across kills; emptied when the step is published."""
+    on_progress: Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished step: whether this process ran it, its seconds."""
+
+    key: str
+    ran: bool
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failed step: the reason for the user, and a traceback when it is a defect of ours."""
+
+    key: str
+    reason: str
+    exit_code: int
+    trace: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the running step is, in [0, 1], or that it waits for another process."""
+
+    key: str
+    fraction: float
+    waiting: bool = False
+
+
+def worker_main(connection: Connection, store_root: Path, parent_pid: int) -> None:
+    """Run steps received over `connection` until it closes."""
+    die_with_parent(parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - libraries' chatter must not break the display
+    store = Store(store_root)
+    while True:
+        try:
+            step = connection.recv()
+        except EOFError:
+            return
+        connection.send(_attempt(step, store, connection, parent_pid))
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent dies: an orphan must never publish into the next run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _stop_if_orphan(parent_pid)
+
+
+def _stop_if_orphan(parent_pid: int) -> None:
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def _attempt(step: Step, store: Store, connection: Connection, parent_pid: int) -> Done | Failed:
+    def report(fraction: float, waiting: bool = False) -> None:
+        _stop_if_orphan(parent_pid)
+        connection.send(Progress(step.key, fraction, waiting))
+
+    try:
+        return execute(step, store, report)
+    except SuiteError as error:
+        return Failed(step.key, str(error), error.exit_code, None)
+    except Exception as error:
+        full = _disk_error(error, store.root)
+        if full is not None:
+            return Failed(step.key, str(full), full.exit_code, None)
+        return Failed(step.key, f"{type(error).__name__}: {error}", 1, traceback.format_exc())
+
+
+def _disk_error(error: Exception, root: Path) -> StorageError | None:
+    """Recognise a full disk however a library words it (safetensors and torch wrap the operating system's error)."""
+    if isinstance(error, OSError):
+        return storage_error(error, root)
+    if os.strerror(errno.ENOSPC) in str(error) or "file write failed" in str(error):
+        return storage_error(OSError(errno.ENOSPC, ""), root)
+    return None
+
+
+def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
+    """Run one step unless it is done: lock, action into a building folder, publish."""
+    with store.lock(step, on_wait=lambda: report(0.0, waiting=True)):
+        if store.is_done(step):
+            return Done(step.key, ran=False, seconds=0.0)
+        started = time.monotonic()
+        building = store.building_folder(step)
+        output, scratch = building / "output", building / "scratch"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir()
+        scratch.mkdir(exist_ok=True)
+        module, function = step.action.split(":")
+        throttled = _throttled(report)
+        job = Job(step, {role: store.use(parent) for role, parent in step.parents.items()}, output, scratch, throttled)
+        notes = getattr(importlib.import_module(module), function)(job) or {}
+        seconds = time.monotonic() - started
+        report(1.0)
+        store.publish(step, output, {"notes": notes, "seconds": seconds, "finished": time.time(),
+                                     "command": sys.argv, "provenance": provenance()})
+        store.discard_building(step)
+        return Done(step.key, ran=True, seconds=seconds)
+
+
+def _throttled(report: Callable[..., None], every_seconds: float = 0.2) -> Callable[[float], None]:
+    last = 0.0
+
+    def on_progress(fraction: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= every_seconds:
+            last = now
+            report(fraction)
+
+    return on_progress

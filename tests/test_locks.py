@@ -1,0 +1,208 @@
+"""The lock file: measured hashes only, never overwritten, and a file that differs is named with both hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+
+from evaluation.benchmarks import BENCHMARKS
+from foundation.errors import InputError, PrerequisiteError, StorageError
+from foundation.files import sha256_file
+from replication import locks
+from replication.data.real import SOURCES
+from replication.hub import benchmark_problems, fetch
+from replication.locks import LOCK_PATH, check_data_file, expected_sha256, hub_entry, record_hub_file
+
+SHARED = Path(os.environ.get("WMSS_SHARED", Path(__file__).parents[1].parent / "shared"))
+DATA_ROOT = SHARED / "datasets"
+needs_data = pytest.mark.skipif(not DATA_ROOT.is_dir(), reason=f"no data sets at {DATA_ROOT} (set WMSS_SHARED)")
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def lock(tmp_path):
+    path = tmp_path / "locks" / "lock.json"
+    path.parent.mkdir()
+    path.write_text('{"schema": 1, "files": {"a/b.txt": null}, "hub": {}}')
+    return path
+
+
+def test_committed_lock_names_every_file_in_use_and_holds_only_hashes_or_null():
+    content = json.loads(LOCK_PATH.read_text())
+    used = {entry.file for entry in BENCHMARKS.values()} | {source.file for source in SOURCES.values()}
+    assert set(content["files"]) == used
+    assert all(re.fullmatch("[0-9a-f]{64}", value) for value in content["files"].values())
+    for entry in BENCHMARKS.values():
+        assert entry.hub_repo is None or set(entry.hub_files) <= set(content["hub"][entry.hub_repo]["files"])
+    for entry in content["hub"].values():
+        assert entry["type"] in ("dataset", "model")
+        assert entry["revision"] is None or re.fullmatch("[0-9a-f]{40}", entry["revision"])
+        assert all(value is None or re.fullmatch("[0-9a-f]{64}", value) for value in entry["files"].values())
+
+
+@needs_data
+def test_committed_hashes_are_those_of_the_files():
+    manifest = {row["path"]: row["sha256"] for row in json.loads((DATA_ROOT / "MANIFEST.json").read_text())}
+    for file, recorded in json.loads(LOCK_PATH.read_text())["files"].items():
+        assert recorded == manifest[file] == sha256_file(check_data_file(DATA_ROOT, file))
+
+
+def test_data_file_is_checked_once_a_hash_is_recorded(tmp_path, lock):
+    with pytest.raises(PrerequisiteError, match=r"a/b\.txt is missing.*--data-root DIR or WMSS_DATA_ROOT"):
+        check_data_file(tmp_path, "a/b.txt", lock)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b.txt").write_text("one")
+    assert check_data_file(tmp_path, "a/b.txt", lock) == tmp_path / "a/b.txt"
+    good, bad = hashlib.sha256(b"one").hexdigest(), "0" * 64
+    for recorded in (good, bad):
+        lock.write_text(json.dumps({"files": {"a/b.txt": recorded}, "hub": {}}))
+        assert expected_sha256("a/b.txt", lock) == recorded
+        if recorded == good:
+            check_data_file(tmp_path, "a/b.txt", lock)
+        else:
+            with pytest.raises(InputError, match=rf"a/b\.txt.*expected {bad}, found {good}.*Restore the file.*null"):
+                check_data_file(tmp_path, "a/b.txt", lock)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 1, "hub": {}}'])
+def test_unusable_lock_file_is_named(lock, text):
+    lock.write_text(text)
+    with pytest.raises(InputError, match=r"lock file .*lock\.json"):
+        expected_sha256("a", lock)
+
+
+def test_recorded_values_are_never_overwritten(lock):
+    def record(name: str, commit: str, digest: str) -> None:
+        record_hub_file("o/r", name, repo_type="dataset", revision=commit, sha256=digest, lock=lock)
+
+    record("f", COMMIT, "1" * 64)
+    before = lock.read_bytes()
+    record("f", COMMIT, "1" * 64)
+    for commit, digest in ((COMMIT, "2" * 64), (OTHER, "1" * 64)):
+        with pytest.raises(InputError, match="o/r has the"):
+            record("f", commit, digest)
+    assert lock.read_bytes() == before
+    record("g", COMMIT, "3" * 64)
+    entry = hub_entry("o/r", lock)
+    assert entry and entry.revision == COMMIT and entry.files == {"f": "1" * 64, "g": "3" * 64}
+    assert hub_entry("o/unknown", lock) is None
+
+
+def test_no_record_is_lost_between_writers(lock):
+    def record(number: int) -> None:
+        record_hub_file("o/r", f"f{number}", repo_type="model", revision=COMMIT, sha256=f"{number:064d}", lock=lock)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(record, range(24)))
+    entry = hub_entry("o/r", lock)
+    assert entry and len(entry.files) == 24
+
+
+def test_full_disk_leaves_the_lock_as_it_was(lock, monkeypatch):
+    before = lock.read_bytes()
+    monkeypatch.setattr(os, "replace", mock.Mock(side_effect=OSError(errno.ENOSPC, "full")))
+    with pytest.raises(StorageError, match="no space"):
+        record_hub_file("o/r", "f", repo_type="model", revision=COMMIT, sha256="1" * 64, lock=lock)
+    assert lock.read_bytes() == before and list(lock.parent.iterdir()) == [lock]
+
+
+class FakeHub:
+    """Stands in for the client's two calls, with their very signatures (autospec refuses any other argument)."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
+        import huggingface_hub
+        from huggingface_hub import HfApi, hf_hub_download
+
+        self.root, self.commit, self.online = root, COMMIT, True
+        self.files: dict[str, bytes] = {}
+        self.download = mock.create_autospec(hf_hub_download, side_effect=self._download)
+        self.info = mock.create_autospec(HfApi.repo_info, side_effect=self._info)
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
+        monkeypatch.setattr(HfApi, "repo_info", self.info)
+
+    def _info(self, api, repo_id, *, revision=None, **_):
+        self._need_network()
+        return SimpleNamespace(sha=revision or self.commit)
+
+    def _download(self, repo_id, filename, *, revision=None, local_files_only=False, **_):
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        path = self.root / repo_id / str(revision) / filename
+        if not path.exists():
+            if local_files_only:
+                raise LocalEntryNotFoundError("not cached")
+            self._need_network()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.files[filename])
+        return str(path)
+
+    def _need_network(self):
+        if not self.online:
+            from huggingface_hub.errors import HfHubHTTPError
+
+            # What the client really raises without a network: its HTTP library's error, not one of its own.
+            http_error = HfHubHTTPError.__bases__[0]
+            raise http_error("Name or service not known")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    return FakeHub(tmp_path / "cache", monkeypatch)
+
+
+def test_first_fetch_records_and_later_ones_verify(hub, lock):
+    hub.files["f.bin"] = b"one"
+    path = fetch("o/r", "f.bin", repo_type="dataset", lock=lock)
+    entry = hub_entry("o/r", lock)
+    assert entry and entry.revision == COMMIT and entry.files == {"f.bin": hashlib.sha256(b"one").hexdigest()}
+    hub.commit, hub.online = OTHER, False
+    # The pin holds although the repository moved on, and what is cached needs no network.
+    assert fetch("o/r", "f.bin", repo_type="dataset", lock=lock) == path
+    path.write_bytes(b"two")
+    with pytest.raises(InputError, match=r"f\.bin is not the recorded file"):
+        fetch("o/r", "f.bin", repo_type="dataset", lock=lock)
+
+
+def test_second_file_comes_from_the_recorded_commit(hub, lock):
+    hub.files |= {"f": b"1", "g": b"2"}
+    fetch("o/r", "f", repo_type="model", lock=lock)
+    hub.commit = OTHER
+    assert COMMIT in str(fetch("o/r", "g", repo_type="model", lock=lock))
+
+
+@pytest.mark.parametrize(("repo_type", "advice"), [("dataset", "--data-root"), ("model", "HF_HOME")])
+def test_offline_is_a_prerequisite_with_what_to_do(hub, lock, repo_type, advice):
+    hub.online = False
+    before = lock.read_bytes()
+    with pytest.raises(PrerequisiteError, match=rf"cannot fetch f of the hub {repo_type} o/r: .*not known.*{advice}"):
+        fetch("o/r", "f", repo_type=repo_type, lock=lock)
+    assert lock.read_bytes() == before
+
+
+def test_benchmark_comes_from_the_hub_without_a_data_root(hub, lock):
+    entry = replace(BENCHMARKS["aime2025"], expected_count=3)
+    rows = [json.dumps({"question": f"q{n}", "answer": str(n)}) for n in range(3)]
+    hub.files |= {"aime2025-I.jsonl": "\n".join(rows[:2]).encode(), "aime2025-II.jsonl": rows[2].encode()}
+    assert [problem.gold for problem in benchmark_problems(entry, None, lock)] == ["0", "1", "2"]
+    with pytest.raises(PrerequisiteError, match="MAWPS: no hub copy"):
+        benchmark_problems(BENCHMARKS["mawps"], None, lock)
+
+
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    code = ("import sys, replication.hub, replication.data.real, replication.data.am_corpus; "
+            "print([m for m in ('huggingface_hub', 'datasets', 'pandas', 'pyarrow', 'torch') if m in sys.modules])")
+    root = Path(locks.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
