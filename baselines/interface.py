@@ -7,7 +7,7 @@ the shared warm-up, gives each phase its checkpoints and its data, and evaluates
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from baselines.selection import Selection
@@ -47,7 +47,7 @@ class Score:
     """Compute the length-normalised entropy (Eq. 7) of each pool example under a checkpoint."""
 
     of: str
-    entropy: EntropySettings = EntropySettings()
+    entropy: EntropySettings = field(default_factory=EntropySettings)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,6 +1,8 @@
 """The entropy pass of WD-DS (paper Eq. 7): forward only, no logits kept.
 
-    H(M; i) = (1 / |T_i|) * sum over supervised t of  - sum_v P_M(v | c_t) log P_M(v | c_t)      in nats
+    H(M; i) = (1 / |T_i|) * sum over supervised t of  - sum_v P_M(v | c_t) log P_M(v | c_t)
+
+The unit is nats. Entropy is that of the model alone: no sampling, no dropout, teacher-forced on the gold completion.
 """
 
 from __future__ import annotations

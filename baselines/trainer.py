@@ -61,7 +61,7 @@ class MethodTrainer(SFTTrainer):
         row = inputs.pop("row", None)
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(loss):
-            self._diverged(float(loss), [] if row is None else row.tolist())
+            self._diverged(loss.item(), [] if row is None else row.tolist())
         # the trainer averages gradients over processes, our divisor counts the tokens of all of them
         return loss * self.accelerator.num_processes if self.accelerator.num_processes > 1 else loss
 

@@ -62,7 +62,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     medians = {form: {key: statistics.median(run[key] for run in runs[form]) for key in runs[form][0]}
                for form in FORMS}
     time_ratio = medians["lean"]["seconds"] / medians["full"]["seconds"]
-    memory_ratio = medians["lean"]["beyond_bytes"] / medians["full"]["beyond_bytes"]
+    memory_ratio = medians["lean"]["beyond_bytes"] / max(medians["full"]["beyond_bytes"], 1)
     return {
         "vocab": options.vocab, "tokens": options.tokens, "hidden": options.hidden, "repeats": options.repeats,
         "median": medians, "runs": runs,

@@ -7,6 +7,7 @@ and the medians compared. Two forwards and two backwards make 2.0 the floor of W
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -96,7 +97,7 @@ class _Bench:
         with tempfile.TemporaryDirectory() as folder:
             train(model, self.rows, tokenizer, self.training, seed=0, work=Path(folder) / "trainer",
                   on_progress=lambda fraction: times.append(time.perf_counter()))
-        return [after - before for before, after in zip(times[1:], times[2:], strict=False)]
+        return [after - before for before, after in itertools.pairwise(times[1:])]
 
     def _model(self) -> Any:
         import torch

@@ -102,23 +102,28 @@ class LiveDisplay(Display):
         self.tasks: dict[str, RichTask] = {}
 
     def start(self, step: Step) -> None:
+        """Open a bar."""
         self.tasks[step.key] = self.bars.add_task(step.label, total=1.0, note="")
 
     def progress(self, step: Step, fraction: float, waiting: bool) -> None:
+        """Move the bar."""
         super().progress(step, fraction, waiting)
         note = "waits for another process" if waiting else ""
         self.bars.update(self.tasks[step.key], completed=fraction, note=note)
 
     def finish(self, step: Step, seconds: float) -> None:
+        """Close the bar and print the line."""
         self.bars.remove_task(self.tasks.pop(step.key))
         super().finish(step, seconds)
 
     def fail(self, step: Step, failure: Failed) -> None:
+        """Close the bar and print the reason."""
         if step.key in self.tasks:
             self.bars.remove_task(self.tasks.pop(step.key))
         super().fail(step, failure)
 
     def tick(self) -> None:
+        """Move the whole."""
         self.bars.update(self.whole, completed=float(self.done), note=self._left("about "))
 
 

@@ -17,12 +17,15 @@ from replication.cli import _environment, exit_with_message
 from replication.display import clock
 
 
+STORE = _environment("WMSS_STORE", "runs")
+
+
 def explain(
     result: tyro.conf.Positional[Path],
     row: tyro.conf.Positional[str],
     column: tyro.conf.Positional[str],
     /,
-    store: Annotated[Path, tyro.conf.arg(help="where the steps live (WMSS_STORE)")] = _environment("WMSS_STORE", "runs"),
+    store: Annotated[Path, tyro.conf.arg(help="where the steps live (WMSS_STORE)")] = STORE,
 ) -> int:
     """Print the whole lineage of one cell of a result file."""
     cell = find_cell(read_result(result), row, column)

@@ -4,7 +4,8 @@ Its identity is the hash of its kind, the version of the code behind it, its set
 versions of the libraries it computes with. Paths, micro-batches and worker counts are no part of it: fields marked
 `metadata=NOT_IDENTITY` are left out.
 
-RAISE `version` of a kind whenever what its action computes changes; tests/test_steps.py keeps a recorded output per kind.
+RAISE `version` of a kind whenever what its action computes changes: tests/test_versions.py keeps a recorded output
+per kind.
 """
 
 from __future__ import annotations

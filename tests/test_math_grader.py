@@ -68,7 +68,8 @@ def benchmark(name):
     rows = json.loads((DATASETS / name / "wmss/test.json").read_text(encoding="utf-8"))
     if name == "aqua":
         options = [re.split(r"\s*\([A-E]\) ", row["instruction"].split("Answer Choices:")[1])[1:] for row in rows]
-        return [("choice", row["answer"], tuple(map(str.strip, texts))) for row, texts in zip(rows, options, strict=True)]
+        return [("choice", row["answer"], tuple(map(str.strip, texts)))
+                for row, texts in zip(rows, options, strict=True)]
     return [("number" if name == "mawps" else "integer", str(row["answer"]), ()) for row in rows]
 
 
@@ -92,16 +93,17 @@ def test_golds_of_other_problems_are_rejected(grader):
     if not DATASETS.is_dir():
         pytest.skip("needs the benchmark files: set WMSS_SHARED to the folder that holds datasets/")
     golds = [gold for _, gold, _ in benchmark("math500")]
-    same = {frozenset(pair) for pair in [("1,-2", "-2,1"), ("90", "90^\\circ"), ("30", "30^\\circ"), ("\\frac32", "1.5")]}
     for gold, other in zip(golds, golds[37:], strict=False):
-        if gold == other or frozenset((gold, other)) in same or number_in(gold) == number_in(other) is not None:
+        one, two = number_in(gold), number_in(other)
+        if gold == other or {gold, other} == {"1,-2", "-2,1"} or (one and two and one.value == two.value):
             continue
         verdict = grader.grade(Problem(id="x", question="", gold=gold, answer_type="expression"), f"\\boxed{{{other}}}")
         assert verdict.outcome == "wrong", (gold, other)
 
 
 @pytest.mark.parametrize(("kind", "gold", "options"), [
-    ("integer", "", ()), ("integer", "5.5", ()), ("integer", "14 or 15", ()), ("number", "x", ()), ("choice", "F", ("1", "2")),
+    ("integer", "", ()), ("integer", "5.5", ()), ("integer", "14 or 15", ()), ("number", "x", ()),
+    ("choice", "F", ("1", "2")),
     ("choice", "AB", ()), ("choice", "", ()), ("expression", "", ()), ("expression", r"\frac{1}{", ()),
     ("expression", "9^{9^{9}}", ()), ("expression", "1" * 5000, ()),
 ])
@@ -118,9 +120,10 @@ def test_a_bad_gold_is_never_scored(grader):
 
 
 def test_the_fast_path_gives_what_the_rules_give(grader):
-    texts = ["\\boxed{5}", "x \\boxed{-5} y", "\\boxed{05}", "\\boxed{5} \\boxed{5}", "\\fbox{4} \\boxed{5}", "\\boxed{5",
-             "<think>\\boxed{4}</think>\\boxed{5}", "\\boxed{5}</think>", "<answer>4</answer>\\boxed{5}", "\\boxed{\\boxed{5}}",
-             "a } \\boxed{5}", "{ \\boxed{5}", "\\boxed{ 5 }", "<think>\\boxed{5}", "\\boxed{5} <ANSWER>4"]
+    texts = ["\\boxed{5}", "x \\boxed{-5} y", "\\boxed{05}", "\\boxed{5} \\boxed{5}", "\\fbox{4} \\boxed{5}",
+             "<think>\\boxed{4}</think>\\boxed{5}", "\\boxed{5}</think>", "<answer>4</answer>\\boxed{5}",
+             "\\boxed{\\boxed{5}}", "\\boxed{5", "a } \\boxed{5}",
+             "{ \\boxed{5}", "\\boxed{ 5 }", "<think>\\boxed{5}", "\\boxed{5} <ANSWER>4"]
     for text in texts:
         for reason in ("stop", "length"):
             fast = grader.grade(Problem(id="p", question="", gold="5", answer_type="integer"), text, reason)
@@ -128,9 +131,10 @@ def test_the_fast_path_gives_what_the_rules_give(grader):
             assert (fast.outcome, fast.extracted, fast.rule) == (slow.outcome, slow.extracted, slow.rule), text
 
 
-HOSTILE_TEXTS = ["{" * 300_000, "\\boxed{" * 50_000, "}" * 300_000, "<think>" * 50_000, "</think>" * 40_000, "$$" * 150_000,
-                 "answer is " * 30_000, "answer to " + " " * 300_000, "9" * 300_000, "1," * 150_000, "#### " * 60_000,
-                 "\\[" * 150_000, "\\boxed{" + "{" * 2000 + "5" + "}" * 2000 + "}", "\\boxed{" + "(" * 2000 + "5" + ")" * 2000 + "}",
+HOSTILE_TEXTS = ["{" * 300_000, "\\boxed{" * 50_000, "}" * 300_000, "<think>" * 50_000, "</think>" * 40_000,
+                 "$$" * 150_000, "answer is " * 30_000, "answer to " + " " * 300_000, "9" * 300_000, "1," * 150_000,
+                 "#### " * 60_000, "\\[" * 150_000, "\\boxed{" + "{" * 2000 + "5" + "}" * 2000 + "}",
+                 "\\boxed{" + "(" * 2000 + "5" + ")" * 2000 + "}",
                  "so" + " " * 300_000 + "x", "answer is (" + "a" * 300_000, "\\boxed{5} " * 30_000, "(A) " * 75_000,
                  "\\boxed{" + "1!" * 2000 + "}", "\\boxed{" + "\\frac{1}{" * 400 + "2" + "}" * 400 + "}"]
 
@@ -203,7 +207,7 @@ def test_numbers_are_exact():
 
 def test_importing_is_fast_and_light():
     program = ("import sys; import evaluation.graders.math, evaluation.statistics; "
-               "print([m for m in ('sympy', 'math_verify', 'latex2sympy2_extended', 'numpy', 'torch') if m in sys.modules])")
+               "print([m for m in ('sympy', 'math_verify', 'latex2sympy2_extended', 'numpy') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,1 +1,1 @@
-"""."""
+"""Generation backends: from a checkpoint and problems to records."""

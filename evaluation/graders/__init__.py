@@ -1,1 +1,1 @@
-"""."""
+"""Graders: from a model's text to a verdict, by answer type."""

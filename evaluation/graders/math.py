@@ -1,6 +1,9 @@
 """The grader of math and multiple-choice answers: text in, verdict out.
 
 Every verdict depends on the problem, the text and the finish reason alone, never on what was graded before.
+
+An answer that cannot be parsed within the worker's limits, twice, is wrong (the answer's fault: its reason says so). A
+comparison of two parsed sides that comes to no end, twice, is a grader failure: never scored 0, never left out.
 """
 
 from __future__ import annotations

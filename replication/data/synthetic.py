@@ -22,8 +22,6 @@ from replication.data.synthetic_problems import KINDS, Draft, Kind, choices_text
 if TYPE_CHECKING:
     import numpy as np
 
-POOL_WEIGHTS = {"aime2025": 1, "math500": 2, "amc23": 2, "aqua": 2, "gsm8k": 2, "mawps": 2, "svamp": 2}
-"""How often the pool holds each kind, relative to the others."""
 PRETRAINING_LINES = 6
 """Arithmetic lines in one pretraining text of facts."""
 _HELD_OUT_SHARE = 8
@@ -78,19 +76,19 @@ def pretraining_texts(size: int, seed: int) -> list[str]:
     The base model learns from them to calculate and to read the questions, but not the answer format.
     """
     rng = stream("synthetic", "pretraining", seed)
-    source = ((name, draft) for name, draft in _mixed(rng) if not is_held_out(draft.question))
-    return [_facts(source) if position % 2 == 0 else _prose(next(source)[1]) for position in range(size)]
+    source = (draft for _, draft in _mixed(rng) if not is_held_out(draft.question))
+    return [_facts(source, rng) if position % 2 == 0 else _prose(next(source)) for position in range(size)]
 
 
-def _facts(source: Iterator[tuple[str, Draft]]) -> str:
-    """Return a block of arithmetic lines as they occur in chains of thought, or one that looks up lettered options."""
-    _, first = next(source)
+def _facts(source: Iterator[Draft], rng: np.random.Generator) -> str:
+    """Return arithmetic lines as they occur in chains of thought, or lettered options that are looked up."""
+    first = next(source)
     if first.options:
-        lettered = sorted(zip(map(int, first.options), CHOICE_LETTERS, strict=False))
-        return "\n".join([choices_text(first.options), *(f"{number} ({letter})" for number, letter in lettered)])
+        order = rng.permutation(len(first.options))
+        return "\n".join([choices_text(first.options), *(f"{first.options[k]} ({CHOICE_LETTERS[k]})" for k in order)])
     lines = list(first.steps)
     while len(lines) < PRETRAINING_LINES:
-        lines.extend(step.split(" ")[0] for step in next(source)[1].steps)  # without a choice's letter
+        lines.extend(step.split(" ")[0] for step in next(source).steps)  # without a choice's letter
     return "\n".join(lines[:PRETRAINING_LINES])
 
 
@@ -109,8 +107,8 @@ def _endless(name: str, kind: Kind, rng: np.random.Generator) -> Iterator[tuple[
 
 
 def _mixed(rng: np.random.Generator) -> Iterator[tuple[str, Draft]]:
-    """Yield problems of all kinds, each kind as often as its weight in the pool says."""
-    names = [name for name, weight in POOL_WEIGHTS.items() for _ in range(weight)]
+    """Yield problems of all kinds, each kind equally often."""
+    names = list(KINDS)
     while True:
         name = names[rng.integers(len(names))]
         yield name, draw(KINDS[name], rng)

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from string import Formatter
 from typing import TYPE_CHECKING
 
@@ -89,17 +90,23 @@ def _multiply(left: int, right: int) -> tuple[str, int]:
     return f"{left}*{right}={left * (right - units)}+{left * units}={product}", product
 
 
+@cache
+def _parsed(operations: str) -> tuple[tuple[str, str, str], ...]:
+    """Split operations such as `a*b r1+c` into their left sides, operators and right sides."""
+    matches = [re.fullmatch(r"(\w+)([-+*/%])(\w+)", operation) for operation in operations.split()]
+    if None in matches:
+        raise ValueError(f"malformed operations {operations!r}")
+    return tuple((match[1], match[2], match[3]) for match in matches if match)
+
+
 def _chain(operations: str, values: Values, least: int, most: int) -> Worked | None:
     """Carry out operations such as `a*b r1+c`; None when a result leaves [least, most] or is not an integer."""
     known = dict(values)
     lines = []
     result = 0
-    for number, operation in enumerate(operations.split(), start=1):
-        match = re.fullmatch(r"(\w+)([-+*/%])(\w+)", operation)
-        if match is None:
-            raise ValueError(f"malformed operation {operation!r} in {operations!r}")
-        left, right = (int(name) if name.isdigit() else known[name] for name in match.group(1, 3))
-        step = _operate(left, match[2], right)
+    for number, (left, operator, right) in enumerate(_parsed(operations), start=1):
+        first, second = (int(name) if name.isdigit() else known[name] for name in (left, right))
+        step = _operate(first, operator, second)
         if step is None or not least <= step[1] <= most:
             return None
         lines.append(step[0])
@@ -173,10 +180,10 @@ def _derivative(values: Values) -> Worked | None:
     return (f"2*{a}={2 * a}",), _linear(2 * a, b)
 
 
-_SUM = {"a": (12, 499), "b": (12, 499)}
-_DIFFERENCE = {"a": (30, 799), "b": (12, 599)}
-_PRODUCT = {"a": (3, 19), "b": (6, 69)}
-_QUOTIENT = {"a": (24, 399), "b": (3, 9)}
+_SUM = {"a": (12, 149), "b": (12, 99)}
+_DIFFERENCE = {"a": (30, 199), "b": (12, 149)}
+_PRODUCT = {"a": (3, 12), "b": (6, 30)}
+_QUOTIENT = {"a": (24, 180), "b": (3, 9)}
 
 _MAWPS = (
     Form("{n} has {a} {i} and buys {b} more. How many {i} does {n} have now?", "a+b", _SUM),
@@ -189,7 +196,7 @@ _MAWPS = (
     Form("{n} puts {a} {i} equally in {b} {h}. How many {i} are in each?", "a/b", _QUOTIENT, 3),
 )
 
-_ANY = {"d": (3, 499)}
+_ANY = {"d": (3, 149)}
 _SVAMP = (
     Form("{n} has {a} {i} and {d} {j}. {n} buys {b} more {i}. How many {i} does {n} have now?", "a+b", _SUM | _ANY),
     Form("{n} has {d} {j} and {a} {i}. {m} has {b} {i}. How many {i} do they have together?", "a+b", _SUM | _ANY),
@@ -205,24 +212,24 @@ _SVAMP = (
 
 _GSM8K = (
     Form("{n} has {a} {h} with {b} {i} each and finds {c} more. How many {i} does {n} have now?", "a*b r1+c",
-         {"a": (3, 12), "b": (6, 40), "c": (12, 199)}),
+         {"a": (3, 9), "b": (6, 25), "c": (12, 99)}),
     Form("{n} has {a} {h} with {b} {i} each and gives {c} {i} to {m}. How many {i} are left?", "a*b r1-c",
-         {"a": (3, 12), "b": (6, 40), "c": (12, 199)}),
+         {"a": (3, 9), "b": (6, 25), "c": (12, 99)}),
     Form("{n} has {a} {i}. {m} has {b} more {i} than {n}. How many {i} do they have together?", "a+b a+r1",
-         {"a": (12, 250), "b": (12, 250)}),
+         {"a": (12, 99), "b": (12, 80)}),
     Form("{n} has {a} {i}. {m} has {b} times as many. How many {i} do they have together?", "a*b a+r1",
-         {"a": (12, 99), "b": (3, 9)}),
+         {"a": (12, 60), "b": (2, 6)}),
     Form("{n} has {a} {i}, buys {b} more and then gives {c} to {m}. How many {i} are left?", "a+b r1-c",
-         {"a": (12, 399), "b": (12, 399), "c": (12, 399)}),
+         {"a": (12, 149), "b": (12, 99), "c": (12, 149)}),
     Form("{n} has {a} {i} and buys {b} more. {n} shares them equally among {c} friends. "
-         "How many {i} does each friend get?", "a+b r1/c", {"a": (12, 199), "b": (12, 199), "c": (3, 9)}, 3),
+         "How many {i} does each friend get?", "a+b r1/c", {"a": (12, 99), "b": (12, 99), "c": (3, 9)}, 3),
 )
 
 _AQUA = (
     Form("A shop sells {i} for {a} dollars each. What is the cost of {b} {i} after a discount of {c} dollars?",
          "a*b r1-c", {"a": (2, 9), "b": (4, 30), "c": (3, 60)}, 10, 99),
     Form("A train runs {a} miles and then {b} miles, in {c} hours in all. What is its speed in miles per hour?",
-         "a+b r1/c", {"a": (12, 199), "b": (12, 199), "c": (2, 9)}, 10, 199),
+         "a+b r1/c", {"a": (12, 149), "b": (12, 149), "c": (2, 9)}, 10, 199),
     Form("A worker makes {a} {i} in each hour and sells {b} of them. How many {i} are left after {c} hours?",
          "a*c r1-b", {"a": (4, 30), "b": (10, 99), "c": (2, 9)}, 10, 99),
     Form("The sum of two numbers is {a} and one of them is {b}. What is {c} times the other number?", "a-b r1*c",
@@ -230,14 +237,14 @@ _AQUA = (
 )
 
 _AMC23 = (
-    Form("If {a}x+{b}={c}, what is the value of x?", "c-b r1/a", {"a": (2, 9), "b": (3, 99), "c": (20, 399)}, 2),
-    Form("If {a}(x-{b})={c}, what is the value of x?", "c/a r1+b", {"a": (2, 9), "b": (3, 99), "c": (20, 399)}, 2),
-    Form("If x+y={a} and x-y={b}, what is the value of x?", "a+b r1/2", {"a": (20, 399), "b": (3, 199)}, 2),
+    Form("If {a}x+{b}={c}, what is the value of x?", "c-b r1/a", {"a": (2, 9), "b": (3, 99), "c": (20, 199)}, 2),
+    Form("If {a}(x-{b})={c}, what is the value of x?", "c/a r1+b", {"a": (2, 9), "b": (3, 99), "c": (20, 199)}, 2),
+    Form("If x+y={a} and x-y={b}, what is the value of x?", "a+b r1/2", {"a": (20, 199), "b": (3, 99)}, 2),
     Form("If f(x)={a}x+{b}, what is the value of f({c})?", "a*c r1+b",
-         {"a": (3, 12), "b": (5, 150), "c": (4, 40)}),
-    Form("If f(x)=x^2+{a}, what is the value of f({b})?", "b*b r1+a", {"a": (5, 399), "b": (3, 19)}),
+         {"a": (3, 9), "b": (5, 99), "c": (4, 25)}),
+    Form("If f(x)=x^2+{a}, what is the value of f({b})?", "b*b r1+a", {"a": (5, 199), "b": (3, 15)}),
     Form("An arithmetic sequence starts at {a} with common difference {b}. What is term {c}?", "c-1 r1*b r2+a",
-         {"a": (3, 99), "b": (3, 19), "c": (4, 30)}, 2),
+         {"a": (3, 60), "b": (3, 12), "c": (4, 20)}, 2),
 )
 
 _PARTS = {"a": (1, 8), "b": (2, 9), "c": (1, 8), "d": (2, 9)}
@@ -245,23 +252,23 @@ _MATH500 = (
     Form(r"Compute \frac{{{a}}}{{{b}}}+\frac{{{c}}}{{{d}}}.", _add_fractions, _PARTS),
     Form(r"Compute \frac{{{a}}}{{{b}}} times \frac{{{c}}}{{{d}}}.", _multiply_fractions,
          {"a": (1, 12), "b": (2, 12), "c": (1, 9), "d": (2, 9)}),
-    Form(r"Write \frac{{{a}}}{{{b}}} in lowest terms.", _reduce_fraction, {"a": (2, 120), "b": (4, 240)}),
-    Form("Expand {k}({a}x+{b}).", _expand, {"k": (2, 12), "a": (2, 25), "b": (2, 60)}),
-    Form("Simplify {a}x+{b}+{c}x-{d}.", _collect, {"a": (2, 99), "b": (2, 99), "c": (2, 99), "d": (2, 99)}),
-    Form("Expand (x+{a})(x+{b}).", _binomials, {"a": (2, 30), "b": (2, 19)}),
-    Form("What is the derivative of {a}x^2+{b}x?", _derivative, {"a": (2, 299), "b": (2, 199)}),
+    Form(r"Write \frac{{{a}}}{{{b}}} in lowest terms.", _reduce_fraction, {"a": (2, 60), "b": (4, 120)}),
+    Form("Expand {k}({a}x+{b}).", _expand, {"k": (2, 9), "a": (2, 20), "b": (2, 40)}),
+    Form("Simplify {a}x+{b}+{c}x-{d}.", _collect, {"a": (2, 75), "b": (2, 75), "c": (2, 75), "d": (2, 75)}),
+    Form("Expand (x+{a})(x+{b}).", _binomials, {"a": (2, 25), "b": (2, 12)}),
+    Form("What is the derivative of {a}x^2+{b}x?", _derivative, {"a": (2, 199), "b": (2, 199)}),
 )
 
 _AIME2025 = (
     Form("Find the remainder when {a}*{b}+{c} is divided by {d}.", "a*b r1+c r2%d",
-         {"a": (11, 40), "b": (11, 24), "c": (11, 99), "d": (6, 19)}, 0),
+         {"a": (11, 29), "b": (11, 19), "c": (11, 99), "d": (6, 12)}, 0),
     Form("A sequence starts at {a}. Each next term is {b} times the last term plus {c}. What is term 3?",
-         "a*b r1+c r2*b r3+c", {"a": (3, 49), "b": (2, 6), "c": (3, 99)}),
+         "a*b r1+c r2*b r3+c", {"a": (3, 29), "b": (2, 5), "c": (3, 49)}),
     Form("If x+y={a} and x-y={b}, find the remainder when xy is divided by {d}.", "a+b r1/2 r2-b r2*r3 r4%d",
-         {"a": (12, 59), "b": (2, 19), "d": (6, 19)}, 0),
+         {"a": (12, 39), "b": (2, 15), "d": (6, 12)}, 0),
     Form("{n} has {a} {h} with {b} {i} each and {c} {h} with {d} {i} each. {n} shares them equally among {e} friends. "
          "How many {i} does each friend get?", "a*b c*d r1+r2 r3/e",
-         {"a": (6, 19), "b": (11, 29), "c": (6, 19), "d": (11, 29), "e": (3, 9)}, 3),
+         {"a": (3, 12), "b": (6, 19), "c": (3, 12), "d": (6, 19), "e": (2, 6)}, 3),
 )
 
 KINDS: dict[str, Kind] = {
@@ -276,17 +283,36 @@ KINDS: dict[str, Kind] = {
 
 
 def draw(kind: Kind, rng: np.random.Generator) -> Draft:
-    """Draw one problem of a kind: a form, then operands until the form accepts them."""
+    """Draw one problem of a kind: a form, words, operands."""
     form = kind.forms[rng.integers(len(kind.forms))]
     words = _draw_words(rng)
+    values, (steps, gold) = _solve(form, rng)
+    question = form.text.format(**words, **values)
+    if not kind.choices:
+        return Draft(question, steps, gold)
+    options = _draw_options(form, gold, rng)
+    letter = CHOICE_LETTERS[options.index(gold)]
+    return Draft(f"{question} {choices_text(options)}", (*steps[:-1], f"{steps[-1]} ({letter})"), letter, options)
+
+
+def _solve(form: Form, rng: np.random.Generator) -> tuple[dict[str, int], Worked]:
+    """Draw operands until the form accepts them; return them with the steps and the answer."""
     while True:
         values = {name: int(rng.integers(low, high + 1)) for name, (low, high) in form.ranges.items()}
-        worked = (_chain(form.work, values, form.least, form.most) if isinstance(form.work, str) else form.work(values))
+        worked = _chain(form.work, values, form.least, form.most) if isinstance(form.work, str) else form.work(values)
         if worked is not None:
-            break
-    question = form.text.format(**words, **values)
-    steps, gold = worked
-    return _with_options(question, steps, int(gold), rng) if kind.choices else Draft(question, steps, gold)
+            return values, worked
+
+
+def _draw_options(form: Form, gold: str, rng: np.random.Generator) -> tuple[str, ...]:
+    """Return five options in ascending order: the answer and answers of the same form to other operands.
+
+    Right and wrong options follow one distribution, so every letter is right equally often.
+    """
+    options = {gold}
+    while len(options) < NUM_OPTIONS:
+        options.add(_solve(form, rng)[1][1])
+    return tuple(sorted(options, key=int))
 
 
 def _draw_words(rng: np.random.Generator) -> dict[str, str]:
@@ -295,21 +321,6 @@ def _draw_words(rng: np.random.Generator) -> dict[str, str]:
     item, other = rng.permutation(len(ITEMS))[:2]
     return {"n": NAMES[first], "m": NAMES[second], "i": ITEMS[item], "j": ITEMS[other],
             "h": HOLDERS[rng.integers(len(HOLDERS))]}
-
-
-def _with_options(question: str, steps: tuple[str, ...], answer: int, rng: np.random.Generator) -> Draft | None:
-    """Turn a two-digit answer into a choice of five such numbers that end in different digits; None for others."""
-    if not 10 <= answer <= 99:
-        return None
-    options = {answer % 10: answer}
-    while len(options) < NUM_OPTIONS:
-        wrong = int(rng.integers(10, 100))
-        options.setdefault(wrong % 10, wrong)
-    values = list(options.values())
-    order = rng.permutation(NUM_OPTIONS)
-    texts = tuple(str(values[position]) for position in order)
-    letter = CHOICE_LETTERS[texts.index(str(answer))]
-    return Draft(f"{question} {choices_text(texts)}", (*steps[:-1], f"{steps[-1]} ({letter})"), letter, texts)
 
 
 def choices_text(options: tuple[str, ...]) -> str:

@@ -1,0 +1,64 @@
+"""Steps whose actions are trivial, so that store and runner are tested with real files and real processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from foundation.errors import InputError
+from replication.steps import NOT_IDENTITY, Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write(Step):
+    """Writes its text, after its parents' texts; appends a line to `log` each time it runs."""
+
+    kind = "write"
+    action = "fake_steps:write"
+    text: str
+    needs: tuple[Step, ...] = ()
+    seconds: float = 0.0
+    log: str | None = field(default=None, metadata=NOT_IDENTITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Break(Step):
+    """Fails: as a user's mistake, as a defect, as a full disk, or by dying."""
+
+    kind = "break"
+    action = "fake_steps:break_"
+    how: str
+    needs: tuple[Step, ...] = ()
+
+
+def write(job):
+    step = job.step
+    if step.log:
+        with open(step.log, "a", encoding="utf-8") as file:
+            file.write(f"{step.text}\n")
+    (job.output / "half").write_text("written first", encoding="utf-8")
+    time.sleep(step.seconds)
+    before = "".join((folder / "text").read_text(encoding="utf-8") for folder in job.inputs.values())
+    (job.output / "text").write_text(before + step.text, encoding="utf-8")
+    return {"length": len(step.text)}
+
+
+def break_(job):
+    how = job.step.how
+    if how == "input":
+        raise InputError("the input is wrong: 7")
+    if how == "defect":
+        raise KeyError("a defect of ours")
+    if how == "disk":
+        raise OSError(28, "No space left on device")
+    if how == "library disk":
+        raise RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")
+    if how == "die":
+        os.kill(os.getpid(), 9)
+    raise AssertionError(how)
+
+
+def read(store_root, step):
+    return (Path(store_root) / step.id / "text").read_text(encoding="utf-8")
