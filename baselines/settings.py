@@ -1,4 +1,5 @@
-"""Settings of training that every method shares (App. E.5), one field per decision; ids A-nn as in docs/ambiguities.
+"""Settings of training that every method shares (App. E.5), one field per decision; for the ids A-nn see
+`python -m replication.paper --assumptions`.
 
 The values come from the scale and from the command line (`--set train.lr_schedule=cosine`); nothing here has a
 default where the paper fixes a value.
@@ -112,7 +113,7 @@ class JointTraining:
     """A-72: None shares the strong branch's."""
     keep_tied: bool = True
     """A-73: tied embeddings stay tied in each branch."""
-    stage3: Literal["as_sft", "official_stage3"] = "as_sft"
+    format: Literal["as_sft", "official_stage3"] = "as_sft"
     """A-75: the public code's stage 3 trains on the full sequence, without a system prompt."""
 
     def __post_init__(self) -> None:

@@ -34,7 +34,7 @@ class WMSS(Method):
     entropy: EntropySettings = field(default_factory=EntropySettings)
     iterations: int = 1
     """K of Algorithm 1 (A-83)."""
-    second_epoch: Literal["as_is", "refill"] = "as_is"
+    steps: Literal["as_is", "refill"] = "as_is"
     """A-67: a shorter epoch over the active set, or repeated up to the full epoch's updates."""
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class WMSS(Method):
                 yield Select(strong=strong, weak=weak, selection=self.selection, draw=t)
             data = "pool" if self.selection is None else "active"
             yield Train(strong=strong, weak=weak, out=out, data=data, joint=self.joint,
-                        step_matched=self.second_epoch == "refill")
+                        step_matched=self.steps == "refill")
 
     def loss(self, labels_T: torch.Tensor, strong: Branch, weak: Branch | None) -> torch.Tensor:
         """Eq. 6 on Eq. 5's logits, summed over tokens; gradients reach both branches (Eq. 22)."""

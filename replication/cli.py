@@ -15,6 +15,7 @@ from foundation.errors import InputError, SuiteError
 from replication.declarations import Table
 
 if TYPE_CHECKING:
+    from replication.configuration import Configuration
     from replication.plan import Request
     from replication.tables import TableRun
 
@@ -124,15 +125,24 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
     for name in benchmarks:
         if benchmark(name).name not in columns:
             raise InputError(f"{table.place} has no column {name!r}; it has: {', '.join(columns)}")
-    for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
-                        ("--jobs", options.jobs)):
-        if value is not None and value < 1:
-            raise InputError(f"{flag} is {value}; it must be at least 1")
+    _check_numbers(options, configuration)
     if not options.plan:
         require_hardware(model)
     request = Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                       limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed)
     return TableRun(table, Planner(request), methods, benchmarks), request
+
+
+def _check_numbers(options: Options, configuration: Configuration) -> None:
+    for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
+                        ("--jobs", options.jobs)):
+        if value is not None and value < 1:
+            raise InputError(f"{flag} is {value}; it must be at least 1")
+    batch = max(configuration.train.global_batch, configuration.second_epoch.global_batch)
+    if options.limit_train is not None and options.limit_train < batch:
+        raise InputError(f"--limit-train {options.limit_train}: {options.limit_train} examples give not one update with "
+                         f"a global batch of {batch}; raise the limit, or lower the batch with --set train.micro_batch=N "
+                         "--set train.global_batch=N")
 
 
 def _names(text: str | None, default: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Everything a table's run can be told, as one frozen value; `--set section.field=value` changes a field.
 
-Section and field names are those of docs/ambiguities (the ids A-nn), so what the paper leaves open can be set by name.
+Section and field names are those of `python -m replication.paper --assumptions` (ids A-nn): what the paper leaves
+open can be set by name.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from replication.models import Model
 class PromptSettings:
     """A-09 and A-10."""
 
-    system: Literal["unified", "none"] = "unified"
+    system: Literal["unified", "official", "none"] = "unified"
+    """`official`: as the public code, none in the entropy pass and in WD-JT; `none`: none anywhere."""
     eos: Literal["template_eot", "tokenizer_eos"] = "template_eot"
 
 
@@ -37,6 +39,33 @@ class EvaluationSettings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DiscrepancySelection:
+    """WD-DS: Eq. 7 to 9 (A-60 to A-65)."""
+
+    alpha: float
+    beta: float
+    gamma: float
+    weighting: Literal["eq9", "official_termnorm", "eq9_termnorm"] = "eq9"
+    difficulty: Literal["strong", "weak"] = "strong"
+    dedup: bool = True
+    entropy: Literal["paper", "official"] = "paper"
+    dtype: Literal["fp32", "model"] = "fp32"
+
+    def __post_init__(self) -> None:
+        """Refuse coefficients that are no weights (InputError)."""
+        self.selection()
+
+    def selection(self) -> Selection:
+        """Return how examples are weighed and drawn."""
+        return Selection(alpha=self.alpha, beta=self.beta, gamma=self.gamma, weighting=self.weighting,
+                         difficulty=self.difficulty, dedup=self.dedup)
+
+    def entropy_settings(self) -> EntropySettings:
+        """Return how entropies are computed."""
+        return EntropySettings(variant=self.entropy, dtype=self.dtype)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WmssSettings:
     """Which modules of WMSS run, and how often."""
 
@@ -44,7 +73,7 @@ class WmssSettings:
     """False: WD-JT on the full pool (Table 2)."""
     iterations: int = 1
     """K (A-83)."""
-    second_epoch: Literal["as_is", "refill"] = "as_is"
+    steps: Literal["as_is", "refill"] = "as_is"
     """A-67."""
 
 
@@ -70,11 +99,10 @@ class Configuration:
     train: TrainingSettings
     second_epoch: TrainingSettings
     """Settings of every phase after the warm-up; the paper's are the same as `train`."""
+    wdds: DiscrepancySelection
     loss: LossSettings = LossSettings()
     data: DataSettings = DataSettings()
     prompt: PromptSettings = PromptSettings()
-    wdds: Selection = Selection()
-    entropy: EntropySettings = EntropySettings()
     wdjt: JointTraining = JointTraining()
     wmss: WmssSettings = WmssSettings()
     eval: EvaluationSettings = EvaluationSettings()
@@ -84,7 +112,7 @@ class Configuration:
         """Return the prompt of a model under these settings."""
         return PromptFormat(
             style=model.style,
-            system=model.system if self.prompt.system == "unified" else None,
+            system=None if self.prompt.system == "none" else model.system,
             terminator=model.terminator if self.prompt.eos == "template_eot" else model.end_of_text,
             tokenise=self.data.tokenise,
         )

@@ -16,7 +16,6 @@ from foundation.files import canonical_json
 from replication.cli import _environment, exit_with_message
 from replication.display import clock
 
-
 STORE = _environment("WMSS_STORE", "runs")
 
 

@@ -18,6 +18,7 @@ from evaluation.benchmarks import BENCHMARKS, benchmark
 from evaluation.graders.math import GRADER_VERSION
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
+from foundation.prompts import PromptFormat
 from replication import locks
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
@@ -63,9 +64,9 @@ def build_method(name: str, configuration: Configuration) -> Method:
         return SFT(two_epoch=configuration.second_epoch.two_epoch)
     if chosen is WMSS:
         return WMSS(
-            joint=configuration.wdjt, entropy=configuration.entropy,
-            selection=configuration.wdds if configuration.wmss.use_selection else None,
-            iterations=configuration.wmss.iterations, second_epoch=configuration.wmss.second_epoch,
+            joint=configuration.wdjt, entropy=configuration.wdds.entropy_settings(),
+            selection=configuration.wdds.selection() if configuration.wmss.use_selection else None,
+            iterations=configuration.wmss.iterations, steps=configuration.wmss.steps,
         )
     return chosen()
 
@@ -176,17 +177,23 @@ class Planner:
 
     def _score(self, phase: Score, checkpoint: Step) -> ScoreEntropy:
         return ScoreEntropy(
-            checkpoint=checkpoint, pool=self.pool(), prompt=self.prompt, data=self.configuration.data,
+            checkpoint=checkpoint, pool=self.pool(), prompt=self._weak_driven_prompt(), data=self.configuration.data,
             loss=self.configuration.loss, entropy=phase.entropy, of=phase.of,
             compute_dtype=self.configuration.train.compute_dtype, batch_tokens=self.scale.entropy_batch_tokens,
             threads=self.scale.threads, hint_seconds=self._hint("entropy"),
         )
 
+    def _weak_driven_prompt(self) -> PromptFormat:
+        """The public code gives its system prompt to stage 1 alone (A-09)."""
+        return replace(self.prompt, system=None) if self.configuration.prompt.system == "official" else self.prompt
+
     def _train(self, name: str, method: Method, phase: Train, made: dict[str, Step], active: SelectActive | None, *,
                first: bool = False) -> TrainPhase:
         prompt, loss = self.prompt, self.configuration.loss
-        if phase.joint is not None and phase.joint.stage3 == "official_stage3":
-            prompt, loss = replace(prompt, system=None), replace(loss, mask="full_sequence")
+        if phase.joint is not None:
+            prompt = self._weak_driven_prompt()
+            if phase.joint.format == "official_stage3":
+                prompt, loss = replace(prompt, system=None), replace(loss, mask="full_sequence")
         from_base = first or phase.strong == BASE
         return TrainPhase(
             method=name, method_version=method.version, loss_settings=method.loss_settings(), loss_of=method,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from baselines.selection import Selection
 from baselines.settings import DataSettings, JointTraining, TrainingSettings
-from replication.configuration import Configuration, EvaluationSettings, PretrainingSettings
+from replication.configuration import Configuration, DiscrepancySelection, EvaluationSettings, PretrainingSettings
 from replication.paper import integer, number
 
 
@@ -38,7 +37,7 @@ PAPER_TRAINING = TrainingSettings(
     gradient_checkpointing=True,
     checkpoint_every=20,
 )
-PAPER_SELECTION = Selection(alpha=number("wmss.alpha"), beta=number("wmss.beta"), gamma=number("wmss.gamma"))
+PAPER_SELECTION = DiscrepancySelection(alpha=number("wmss.alpha"), beta=number("wmss.beta"), gamma=number("wmss.gamma"))
 PAPER_JOINT = JointTraining(mix_weight=number("wmss.lambda"))
 
 _TINY_FIRST = TrainingSettings(learning_rate=2e-3, global_batch=64, micro_batch=32)

@@ -69,14 +69,14 @@ def test_a_shared_step_appears_once():
 
 
 def test_each_step_runs_once_and_a_second_run_only_reads(store, tmp_path):
-    log = str(tmp_path / "log")
-    _, top = _diamond(log)
+    log = tmp_path / "log"
+    _, top = _diamond(str(log))
     first = run_steps([top], store, jobs=2)
     assert first.exit_code == 0 and len(first.ran) == 4
     assert read(store.root, top) == "abacd"
     second = run_steps([top], store, jobs=2)
     assert (len(second.ran), second.done_before) == (0, 4)
-    assert sorted(open(log).read().split()) == ["a", "b", "c", "d"]
+    assert sorted(log.read_text().split()) == ["a", "b", "c", "d"]
 
 
 def test_what_a_finished_step_came_from_is_not_needed(store):
@@ -87,7 +87,7 @@ def test_what_a_finished_step_came_from_is_not_needed(store):
 
 
 def test_the_manifest_tells_all(store):
-    base, top = _diamond()
+    _, top = _diamond()
     run_steps([top], store, jobs=1)
     manifest = store.read_manifest(top.id)
     assert manifest["settings"]["text"] == "d" and manifest["key"] == top.key
@@ -114,8 +114,8 @@ def test_a_failed_step_takes_only_its_descendants_with_it(store, how, code, word
 
 
 def test_two_processes_that_want_one_step_run_it_once(store, tmp_path):
-    log = str(tmp_path / "log")
-    step = Write(text="slow", seconds=1.0, log=log)
+    log = tmp_path / "log"
+    step = Write(text="slow", seconds=1.0, log=str(log))
     context = multiprocessing.get_context("spawn")
     both = [context.Process(target=run_steps, args=([step], Store(store.root)), kwargs={"jobs": 1}) for _ in range(2)]
     for process in both:
@@ -123,7 +123,7 @@ def test_two_processes_that_want_one_step_run_it_once(store, tmp_path):
     for process in both:
         process.join(60)
     assert [process.exitcode for process in both] == [0, 0]
-    assert open(log).read().split() == ["slow"]
+    assert log.read_text().split() == ["slow"]
 
 
 def test_a_killed_run_leaves_nothing_half_written_and_no_worker(store, tmp_path):

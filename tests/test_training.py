@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_the_schedule_warms_up_peaks_and_ends(tiny_checkpoint, run, schedule, la
                 work=schedule).learning_rates
     warmup = math.ceil(0.2 * 20)
     assert rates[0] == 0.0 and rates[warmup] == pytest.approx(TRAINING.learning_rate)
-    assert all(a < b for a, b in zip(rates[:warmup], rates[1 : warmup + 1], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(rates[: warmup + 1]))
     assert (rates[-1] < 0.1 * TRAINING.learning_rate) == last_is_zero
 
 
