@@ -140,9 +140,11 @@ def _check_numbers(options: Options, configuration: Configuration) -> None:
             raise InputError(f"{flag} is {value}; it must be at least 1")
     batch = max(configuration.train.global_batch, configuration.second_epoch.global_batch)
     if options.limit_train is not None and options.limit_train < batch:
-        raise InputError(f"--limit-train {options.limit_train}: {options.limit_train} examples give not one update with "
-                         f"a global batch of {batch}; raise the limit, or lower the batch with --set train.micro_batch=N "
-                         "--set train.global_batch=N")
+        raise InputError(
+            f"--limit-train {options.limit_train}: {options.limit_train} examples give not one update with a global "
+            f"batch of {batch}; raise the limit, or lower the batch with --set train.micro_batch=N "
+            "--set train.global_batch=N"
+        )
 
 
 def _names(text: str | None, default: tuple[str, ...], what: str) -> tuple[str, ...]:

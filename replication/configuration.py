@@ -81,7 +81,7 @@ class WmssSettings:
 class PretrainingSettings:
     """How the tiny base is made on the spot; other models bring their weights."""
 
-    texts: int
+    updates: int
     sequence_length: int
     learning_rate: float
     batch: int

@@ -15,6 +15,7 @@ from replication.steps import Step
 from replication.worker import Failed
 
 console = Console(stderr=True)
+QUIET_SECONDS = 30
 
 
 class Estimate:
@@ -56,7 +57,8 @@ class Display:
     def __init__(self, steps: list[Step], done_before: int, jobs: int) -> None:
         self.total, self.done = len(steps), 0
         self.estimate = Estimate(steps, jobs)
-        self.started = time.monotonic()
+        self.running: dict[str, Step] = {}
+        self.last_said = time.monotonic()
         console.print(f"{self.total} steps to run, {done_before} done before, {jobs} at a time"
                       f"{self._left(' - about ')}", highlight=False)
 
@@ -66,6 +68,7 @@ class Display:
 
     def start(self, step: Step) -> None:
         """A step was handed to a worker."""
+        self.running[step.key] = step
 
     def progress(self, step: Step, fraction: float, waiting: bool) -> None:
         """A running step told how far it is."""
@@ -74,11 +77,13 @@ class Display:
     def finish(self, step: Step, seconds: float) -> None:
         """A step is in the store."""
         self.done += 1
+        self.running.pop(step.key, None)
         self.estimate.finished(step, seconds)
         self.say(f"[{self.done}/{self.total}] {step.label}: {clock(seconds)}{self._left(', ')}")
 
     def fail(self, step: Step, failure: Failed) -> None:
         """A step failed."""
+        self.running.pop(step.key, None)
         self.estimate.finished(step, 0.0)
         self.say(f"FAILED {step.label} ({step.id}): {failure.reason}")
         if failure.trace:
@@ -86,10 +91,16 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
+        self.last_said = time.monotonic()
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def tick(self) -> None:
-        """Called about once a second."""
+        """Called about once a second: after half a minute of silence, say what runs."""
+        if time.monotonic() - self.last_said > QUIET_SECONDS:
+            fractions = self.estimate.fractions
+            running = ", ".join(f"{step.label} {100 * fractions.get(key, 0):.0f} %" for key, step in
+                                self.running.items())
+            self.say(f"[{self.done}/{self.total}] running: {running}{self._left(', about ')}")
 
 
 class LiveDisplay(Display):
@@ -103,6 +114,7 @@ class LiveDisplay(Display):
 
     def start(self, step: Step) -> None:
         """Open a bar."""
+        super().start(step)
         self.tasks[step.key] = self.bars.add_task(step.label, total=1.0, note="")
 
     def progress(self, step: Step, fraction: float, waiting: bool) -> None:

@@ -85,7 +85,7 @@ class Planner:
         """M0."""
         pretrain = self.configuration.pretrain
         if pretrain is not None:
-            return PretrainTiny(model=self.model.name, training=pretrain.training(), texts=pretrain.texts,
+            return PretrainTiny(model=self.model.name, training=pretrain.training(), updates=pretrain.updates,
                                 sequence_length=pretrain.sequence_length, seed=self.request.seed,
                                 threads=pretrain.threads, hint_seconds=self._hint("pretrain"))
         return FetchModel(model=self.model.name, source=self.model.source, revision=self._revision(),

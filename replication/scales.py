@@ -40,8 +40,8 @@ PAPER_TRAINING = TrainingSettings(
 PAPER_SELECTION = DiscrepancySelection(alpha=number("wmss.alpha"), beta=number("wmss.beta"), gamma=number("wmss.gamma"))
 PAPER_JOINT = JointTraining(mix_weight=number("wmss.lambda"))
 
-_TINY_FIRST = TrainingSettings(learning_rate=2e-3, global_batch=64, micro_batch=32)
-_TINY_SECOND = TrainingSettings(learning_rate=1e-3, global_batch=64, micro_batch=32)
+_TINY_FIRST = TrainingSettings(learning_rate=2e-3, global_batch=32, micro_batch=16)
+_TINY_SECOND = TrainingSettings(learning_rate=1e-3, global_batch=32, micro_batch=16)
 _SMALL = TrainingSettings(learning_rate=1e-4, global_batch=16, micro_batch=4, compute_dtype="bfloat16",
                           checkpoint_every=8)
 
@@ -54,12 +54,12 @@ SCALES: dict[str, Scale] = {
             configuration=Configuration(
                 train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256), wdds=PAPER_SELECTION,
                 wdjt=PAPER_JOINT, eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
-                pretrain=PretrainingSettings(texts=60_000, sequence_length=96, learning_rate=2e-3, batch=32, threads=2),
+                pretrain=PretrainingSettings(updates=800, sequence_length=96, learning_rate=3e-3, batch=32, threads=1),
             ),
-            pool_sources=("synthetic",), pool_size=12_800, benchmark_size=200, problems_source="synthetic",
+            pool_sources=("synthetic",), pool_size=6_400, benchmark_size=200, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
-            hint_seconds={"pretrain": 120, "pool": 3, "problems": 1, "train": 40, "train-pair": 50, "entropy": 12,
-                          "select": 1, "generate": 5, "grade": 1},
+            hint_seconds={"pretrain": 260, "pool": 1, "problems": 1, "train": 50, "train-pair": 60, "entropy": 15,
+                          "select": 0.1, "generate": 1.5, "grade": 0.2},
         ),
         Scale(
             name="small",
@@ -72,9 +72,9 @@ SCALES: dict[str, Scale] = {
                                         compute_dtype="bfloat16"),
             ),
             pool_sources=("gsm8k", "mawps"), pool_size=None, benchmark_size=None, problems_source="data_root",
-            threads=2, entropy_batch_tokens=2048,
-            hint_seconds={"fetch": 20, "pool": 3, "problems": 1, "train": 200, "train-pair": 250, "entropy": 70,
-                          "select": 1, "generate": 35, "grade": 2},
+            threads=1, entropy_batch_tokens=2048,  # two processes of one thread beat one of two
+            hint_seconds={"fetch": 30, "pool": 3, "problems": 1, "train": 330, "train-pair": 420, "entropy": 110,
+                          "select": 0.1, "generate": 40, "grade": 1},
         ),
         Scale(
             name="paper",

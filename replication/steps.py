@@ -143,7 +143,7 @@ class PretrainTiny(Step):
     libraries = TRAINING_LIBRARIES
     model: str
     training: TrainingSettings
-    texts: int
+    updates: int
     sequence_length: int
     seed: int
 

@@ -21,6 +21,8 @@ from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.data.synthetic import pretraining_texts
 from replication.worker import Job
 
+_TOKENS_PER_TEXT = 55  # a little below the average of 59, so that there is text enough for every update
+
 
 def pretrain_tiny(job: Job) -> dict[str, Any]:
     """Pretrain the tiny model on generated text packed into fixed lengths; every token is a target."""
@@ -28,13 +30,14 @@ def pretrain_tiny(job: Job) -> dict[str, Any]:
     seed = stream_seed("pretrain", step.model, step.seed)
     prepare(step.threads, seed)
     tokenizer = tiny.build_tokenizer(job.output / "checkpoint")
-    texts = pretraining_texts(step.texts, step.seed)
-    rows = _packed(texts, tokenizer, step.sequence_length)
+    tokens = step.updates * step.training.global_batch * step.sequence_length
+    rows = _packed(pretraining_texts(tokens // _TOKENS_PER_TEXT, step.seed), tokenizer, step.sequence_length)
     transformers.set_seed(seed % 2**32)
     model = transformers.AutoModelForCausalLM.from_config(tiny.build_config(len(tokenizer)), attn_implementation="sdpa")
     branched = BranchedModel(SFT(), model)
-    log = train(branched, ordered(rows, step.training, epochs=1, seed=seed), tokenizer, step.training, seed=seed,
-                work=job.scratch / "trainer", on_progress=job.on_progress)
+    batches = ordered(rows, step.training, epochs=1, seed=seed, updates=step.updates)
+    log = train(branched, batches, tokenizer, step.training, seed=seed, work=job.scratch / "trainer",
+                on_progress=job.on_progress)
     save_checkpoint(model, tokenizer, job.output / "checkpoint", [tokenizer.eos_token_id])
     write_log(log, job.output / "losses.jsonl")
     return {"updates": log.updates, "tokens": log.tokens, "parameters": model.num_parameters(),

@@ -1,0 +1,112 @@
+"""A step's `version` is raised when what it computes changes: a small recorded output per kind fails otherwise.
+
+    python -m tests.test_versions       records the outputs anew, after the version of the changed kind was raised
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from baselines.selection import Selection
+from foundation.files import write_jsonl
+from replication import steps
+from replication.configuration import with_changes
+from replication.models import MODELS
+from replication.plan import Planner, Request
+from replication.provenance import hardware
+from replication.scales import SCALES
+from replication.store import Store
+from replication.worker import Job, execute
+
+CASES = Path(__file__).parent / "cases" / "recorded_outputs.json"
+KINDS = ("pretrain", "pool", "problems", "train", "entropy", "select", "generate", "grade")
+
+
+def outputs(folder):
+    """Run one small step of each kind in this process; return its version and a summary of what it gave."""
+    scale = replace(SCALES["tiny"], pool_size=64, benchmark_size=4)
+    configuration = with_changes(scale.configuration, ["pretrain.updates=3", "eval.max_new_tokens=8"])
+    plan = Planner(Request(model=MODELS["tiny"], scale=scale, configuration=configuration, data_root=None,
+                           limit_train=None, limit_eval=None, seed=0))
+    store = Store(folder / "store")
+    grade = plan.grade("wmss", "gsm8k")
+    for step in steps.closure([grade]):
+        execute(step, store, lambda *_, **__: None)
+    wmss = plan.final("wmss")
+    found = {
+        "pretrain": (plan.base(), _losses),
+        "pool": (plan.pool(), lambda path: _digest(path / "pool.jsonl")),
+        "problems": (grade.problems, lambda path: _digest(path / "problems.jsonl")),
+        "train": (wmss, _losses),
+        "entropy": (wmss.active.weak, lambda path: [row["entropy"] for row in _rows(path / "entropy.jsonl")[:4]]),
+        "generate": (grade.records, lambda path: [row["text"] for row in _rows(path / "records.jsonl")]),
+        "grade": (grade, lambda path: {k: v for k, v in json.loads((path / "counts.json").read_text()).items()
+                                       if k != "truncated"}),
+    }
+    summary = {kind: {"version": step.version, "output": read(store.use(step))} for kind, (step, read) in found.items()}
+    summary["select"] = {"version": steps.SelectActive.version, "output": _selected(folder, wmss.active)}
+    return summary
+
+
+def _selected(folder, step):
+    """Select from entropies written by hand: the draw is exact whatever the machine's rounding."""
+    from replication.actions.training import select_active
+
+    inputs = {}
+    for role, offset in (("strong", 0), ("weak", 3)):
+        inputs[role] = folder / role
+        inputs[role].mkdir()
+        write_jsonl(inputs[role] / "entropy.jsonl", ({"id": str(i), "entropy": ((i * 7 + offset) % 11) / 4}
+                                                     for i in range(40)))
+    output = folder / "select"
+    output.mkdir()
+    select_active(Job(replace(step, selection=Selection()), inputs, output, folder, lambda fraction: None))
+    return json.loads((output / "active.json").read_text())["ids"]
+
+
+def _rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _losses(path):
+    return [row["loss"] for row in _rows(path / "losses.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def now(tmp_path_factory):
+    return outputs(tmp_path_factory.mktemp("versions"))
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return json.loads(CASES.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_changes_only_with_its_version(kind, now, recorded):
+    before, after = recorded["kinds"][kind], now[kind]
+    if before["version"] != after["version"]:
+        pytest.fail(f"version of {kind} is now {after['version']}: record it with python -m tests.test_versions")
+    if kind == "generate" and recorded["processor"] != hardware()["processor"]:
+        pytest.skip("recorded on another processor, whose rounding decides a hardly trained model's greedy text")
+    output, expected = after["output"], before["output"]
+    same = output == (pytest.approx(expected, rel=2e-3) if kind in ("pretrain", "train", "entropy") else expected)
+    assert same, f"{kind} computes something else now: raise {kind}'s version in replication/steps.py, then record"
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        content = {"processor": hardware()["processor"], "kinds": outputs(Path(temporary))}
+    CASES.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    print(f"recorded {len(content['kinds'])} kinds in {CASES.name}")

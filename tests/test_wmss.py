@@ -1,0 +1,205 @@
+"""WMSS as declared: its phases (Algorithm 1), its entropies (Eq. 7), and how the plan turns them into shared steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from baselines import METHODS
+from baselines.batches import encode_pool
+from baselines.branches import load_causal_lm
+from baselines.interface import Score, Select, Train
+from baselines.scoring import example_entropies, length_batches, official_entropies, official_rows
+from baselines.selection import Selection, weights
+from baselines.settings import DataSettings, JointTraining, LossSettings
+from baselines.sft import SFT
+from baselines.wmss import WMSS
+from foundation.errors import InputError
+from replication.configuration import Configuration, with_changes
+from replication.models import MODELS
+from replication.paper import ASSUMPTIONS
+from replication.plan import Planner, Request, build_method
+from replication.scales import SCALES
+from replication.steps import closure
+
+
+def planner(*changes, model="tiny", **options):
+    scale = SCALES[MODELS[model].scale]
+    configuration = with_changes(scale.configuration, list(changes))
+    defaults = {"data_root": None, "limit_train": None, "limit_eval": None, "seed": 0}
+    return Planner(Request(model=MODELS[model], scale=scale, configuration=configuration, **(defaults | options)))
+
+
+# --------------------------------------------------------------------------------------------------------- phases
+
+
+def test_k_iterations_pair_each_checkpoint_with_the_one_before():
+    """Oracle 8.3.1: (M0, M1), (M1, M2), (M2, M3), and the result is M4."""
+    trainings = [phase for phase in WMSS(iterations=3).phases() if isinstance(phase, Train)]
+    assert [(t.weak, t.strong, t.out) for t in trainings] == [("M0", "M1", "M2"), ("M1", "M2", "M3"),
+                                                              ("M2", "M3", "M4")]
+
+
+def test_each_iteration_scores_both_sides_and_draws_anew_from_the_full_pool():
+    phases = list(WMSS(iterations=2).phases())
+    assert [p.of for p in phases if isinstance(p, Score)] == ["M0", "M1", "M1", "M2"]
+    assert [(p.weak, p.strong, p.draw) for p in phases if isinstance(p, Select)] == [("M0", "M1", 1), ("M1", "M2", 2)]
+
+
+def test_without_selection_the_pair_sees_the_whole_pool():
+    (only,) = WMSS(selection=None).phases()
+    assert only.data == "pool"
+
+
+def test_equal_entropies_of_the_two_sides_share_their_step():
+    kinds = [step.kind for step in closure([planner("wmss.iterations=2").final("wmss")])]
+    assert kinds.count("entropy") == 3 and kinds.count("select") == 2 and kinds.count("train") == 3
+
+
+@pytest.mark.parametrize("iterations", [0, -1])
+def test_k_below_one_is_refused(iterations):
+    with pytest.raises(InputError, match="at least 1"):
+        WMSS(iterations=iterations)
+
+
+def test_the_registry_is_a_plain_dict_of_methods_with_titles():
+    assert METHODS == {"sft": SFT, "wmss": WMSS}
+    assert [m.title for m in METHODS.values()] == ["SFT", "WMSS"]
+
+
+# ----------------------------------------------------------------------------------------------------------- plan
+
+
+def test_what_methods_share_is_one_step():
+    plan = planner()
+    sft, wmss = (plan.final(name) for name in ("sft", "wmss"))
+    shared = {step.key for step in closure([sft])} & {step.key for step in closure([wmss])}
+    assert {plan.base().key, plan.pool().key, plan.warmup().key} <= shared
+
+
+def test_a_sweep_of_lambda_shares_everything_but_the_training():
+    first, second = (closure([planner(f"wdjt.mix_weight={value}").final("wmss")]) for value in (0.4, 0.6))
+    assert [a.key == b.key for a, b in zip(first, second, strict=True)] == [True] * (len(first) - 1) + [False]
+
+
+def test_the_warm_up_does_not_depend_on_wmss_settings():
+    changed = planner("wdjt.freeze_weak=true", "wdds.alpha=0.3", "wmss.iterations=2")
+    assert changed.warmup().key == planner().warmup().key
+
+
+def test_single_schedule_sft_starts_from_the_base():
+    step = planner("second_epoch.two_epoch=single").final("sft")
+    assert step.strong.kind == "pretrain" and step.epochs == 2
+
+
+def test_micro_batches_and_threads_are_no_part_of_a_result():
+    assert planner("train.micro_batch=8").final("wmss").key == planner().final("wmss").key
+
+
+def test_the_official_switches_reach_the_steps():
+    wmss = planner("wdjt.format=official_stage3").final("wmss")
+    assert wmss.loss.mask == "full_sequence" and planner().final("wmss").loss.mask == "completion"
+    official = planner("prompt.system=official", model="smollm2-135m")
+    assert official.prompt.system and official._weak_driven_prompt().system is None
+
+
+@pytest.mark.parametrize("model", [name for name, m in MODELS.items() if m.scale == "paper"])
+def test_paper_models_plan_with_the_papers_values(model):
+    step = planner(model=model).final("wmss")
+    assert (step.training.learning_rate, step.training.global_batch, step.training.clip_norm) == (1e-5, 512, 1.0)
+    assert (step.joint.mix_weight, step.data.max_length, step.training.warmup_ratio) == (0.5, 4096, 0.1)
+    assert step.strong.pool.sources == ("am",) and step.strong.strong.source.startswith("hub:")
+
+
+OPEN_QUESTIONS_OF_SFT_AND_WMSS = [
+    "A-01", "A-02", "A-03", "A-05", "A-06", "A-07", "A-08", "A-09", "A-10", "A-11", "A-16", "A-60", "A-61", "A-62",
+    "A-64", "A-65", "A-67", "A-70", "A-71", "A-72", "A-73", "A-75", "A-83",
+]
+
+
+@pytest.mark.parametrize("identifier", OPEN_QUESTIONS_OF_SFT_AND_WMSS)
+def test_what_the_paper_leaves_open_is_a_setting_with_the_recommended_default(identifier):
+    assumption = ASSUMPTIONS[identifier]
+    section, _, name = assumption.field.partition(".")
+    section = "data" if name in ("overlength", "tokenise") else section
+    paper: Configuration = SCALES["paper"].configuration
+    value = getattr(getattr(paper, section), name)
+    described = {"as_is": "as is", "as_sft": "same as SFT", None: "shared", 0.9: "0.9 / 0.999 / 1e-8 / 0"}
+    shown = described.get(value, str(value).lower() if isinstance(value, bool) else str(value))
+    assert shown == assumption.default
+
+
+def test_build_method_carries_the_settings():
+    configuration = with_changes(SCALES["tiny"].configuration, ["wdjt.mix_weight=0.42", "wdds.dedup=false"])
+    method = build_method("wmss", configuration)
+    assert method.joint == JointTraining(mix_weight=0.42) and method.selection == dataclasses.replace(
+        Selection(), dedup=False)
+
+
+# ------------------------------------------------------------------------------------------------------- entropies
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint):
+    torch.set_num_threads(1)
+    return load_causal_lm(tiny_checkpoint)
+
+
+def entropies(model, rows, batch_tokens=2000):
+    return example_entropies(model, rows, pad_id=0, batch_tokens=batch_tokens, compute_dtype="float32")
+
+
+def test_entropy_is_the_mean_over_completion_tokens(model, rows):
+    (row,) = rows[:1]
+    with torch.no_grad():
+        logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+    log_p = logits.log_softmax(-1)
+    per_token = -(log_p.exp() * log_p).sum(-1)[torch.tensor(row["labels"][1:]) != -100]
+    assert entropies(model, [row])[0] == pytest.approx(per_token.mean().item(), rel=1e-5)
+
+
+def test_neither_batching_nor_padding_moves_an_entropy(model, rows):
+    alone = [entropies(model, [row])[0] for row in rows[:12]]
+    assert entropies(model, rows[:12]) == pytest.approx(alone, rel=1e-4)
+    assert entropies(model, rows[:12], batch_tokens=1) == pytest.approx(alone, rel=1e-6)
+
+
+def test_an_untrained_uniform_head_has_entropy_log_v(model, rows):
+    import copy
+
+    uniform = copy.deepcopy(model)
+    with torch.no_grad():
+        uniform.get_output_embeddings().weight.zero_()
+    assert entropies(uniform, rows[:2]) == pytest.approx([math.log(uniform.config.vocab_size)] * 2, rel=1e-6)
+
+
+def test_rows_come_back_in_pool_order(model, rows):
+    assert entropies(model, rows[:9][::-1]) == pytest.approx(entropies(model, rows[:9])[::-1], rel=1e-4)
+
+
+def test_length_batches_hold_every_index_once_within_the_budget():
+    lengths = [5, 50, 7, 30, 30, 2]
+    groups = length_batches(lengths, 60)
+    assert sorted(i for group in groups for i in group) == list(range(6))
+    assert all(len(group) * max(lengths[i] for i in group) <= 60 or len(group) == 1 for group in groups)
+
+
+def test_the_official_pass_counts_the_assistant_header_and_is_not_shifted(model, examples, tokenizer, prompt):
+    ours = encode_pool(examples[:3], tokenizer, prompt, DataSettings(max_length=256), LossSettings()).rows
+    official = official_rows(examples[:3], tokenizer, prompt)
+    extra = [sum(x != -100 for x in o["labels"]) - sum(x != -100 for x in r["labels"])
+             for o, r in zip(official, ours, strict=True)]
+    assert all(more > 0 for more in extra)
+    row = official[0]
+    with torch.no_grad():
+        p = model(torch.tensor([row["input_ids"]])).logits[0].softmax(-1)
+    unshifted = -(p * (p + 1e-12).log()).sum(-1)[torch.tensor(row["labels"]) != -100].mean().item()
+    assert official_entropies(model, official)[0] == pytest.approx(unshifted, rel=1e-4)
+
+
+def test_equal_models_have_no_discrepancy(model, rows):
+    h = entropies(model, rows[:8])
+    assert weights(h, h, Selection()) == pytest.approx([0.8 * value for value in h])
