@@ -24,6 +24,9 @@ def _environment(name: str, default: str) -> Path:
     return Path(os.environ.get(name) or default)
 
 
+STORE = _environment("WMSS_STORE", "runs")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What every table understands. Only --model decides what is measured; the rest narrows or places it."""
@@ -38,7 +41,7 @@ class Options:
         default_factory=lambda: Path(os.environ["WMSS_DATA_ROOT"]) if os.environ.get("WMSS_DATA_ROOT") else None
     )
     """Folder of real data files (WMSS_DATA_ROOT); layout in docs/data.md."""
-    store: Path = field(default_factory=lambda: _environment("WMSS_STORE", "runs"))
+    store: Path = STORE
     """Where the results of steps live (WMSS_STORE)."""
     results: Path = Path("results")
     """Where result files are written, under <model>/."""
@@ -83,15 +86,12 @@ def exit_with_message(action: Callable[[], int]) -> NoReturn:
 
 def run_table(table: Table, options: Options) -> int:
     """Plan, run, write and show a table; return the exit code."""
-    from replication.models import require_hardware
     from replication.planning import print_plan
     from replication.results import show, write
     from replication.run import run_steps
     from replication.store import Store
 
     table_run, request = resolve(table, options)
-    if not options.plan:
-        require_hardware(request.model)
     store = Store(options.store, repair=options.repair)
     if options.plan:
         print_plan(table_run, store)
@@ -129,7 +129,8 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
     if not options.plan:
         require_hardware(model)
     request = Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
-                      limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed)
+                      limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
+                      plan_only=options.plan)
     return TableRun(table, Planner(request), methods, benchmarks), request
 
 

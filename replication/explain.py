@@ -13,10 +13,8 @@ import tyro
 
 from foundation.errors import ArtifactError, InputError
 from foundation.files import canonical_json
-from replication.cli import _environment, exit_with_message
+from replication.cli import STORE, exit_with_message
 from replication.display import clock
-
-STORE = _environment("WMSS_STORE", "runs")
 
 
 def explain(

@@ -13,7 +13,7 @@ from evaluation.problem import Problem
 from foundation.errors import PrerequisiteError
 from foundation.files import sha256_file, storage_error
 from foundation.records import verify_sha256
-from replication.locks import LOCK_PATH, RepoType, expected_sha256, hub_entry, record_hub_file
+from replication.locks import LOCK_PATH, RepoType, expected_sha256, hub_entry, record_hub_file, record_hub_revision
 
 
 def benchmark_problems(benchmark: Benchmark, data_root: Path | None, lock: Path = LOCK_PATH) -> list[Problem]:
@@ -54,6 +54,32 @@ def fetch(repo_id: str, filename: str, *, repo_type: RepoType, lock: Path = LOCK
     return path
 
 
+def pinned_revision(repo_id: str, repo_type: RepoType, lock: Path = LOCK_PATH) -> str:
+    """Return the recorded commit of a repository; asks the hub for the newest and records it where there is none.
+
+    Raises:
+        PrerequisiteError: the hub cannot be reached.
+    """
+    entry = hub_entry(repo_id, lock)
+    if entry is not None and entry.revision is not None:
+        return entry.revision
+    from huggingface_hub import HfApi
+
+    try:
+        revision = str(HfApi().repo_info(repo_id, repo_type=repo_type).sha)
+    except _failures() as error:
+        raise _unreachable(repo_id, "the newest commit", repo_type, error) from error
+    record_hub_revision(repo_id, repo_type=repo_type, revision=revision, lock=lock)
+    return revision
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """The client's errors by their own bases, so that a failed connection is met whatever HTTP library it rides on."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    return (EntryNotFoundError, *cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__))
+
+
 def _cached(repo_id: str, filename: str, repo_type: RepoType, revision: str) -> Path | None:
     """A pinned file that is already here needs no network."""
     from huggingface_hub import hf_hub_download
@@ -68,16 +94,12 @@ def _cached(repo_id: str, filename: str, repo_type: RepoType, revision: str) -> 
 
 def _download(repo_id: str, filename: str, repo_type: RepoType, pinned: str | None) -> tuple[Path, str]:
     from huggingface_hub import HfApi, constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-    # The error's own bases, so that a failed connection is met whatever HTTP library the client rides on.
-    failures: tuple[type[Exception], ...] = (
-        EntryNotFoundError, *cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__))
     try:
         # Asked first also for a pinned commit: without a network this fails at once, a download after 20 s of retries.
         revision = str(HfApi().repo_info(repo_id, repo_type=repo_type, revision=pinned).sha)
         return Path(str(hf_hub_download(repo_id, filename, repo_type=repo_type, revision=revision))), revision
-    except failures as error:
+    except _failures() as error:
         storage = storage_error(error, Path(constants.HF_HUB_CACHE)) if isinstance(error, OSError) else None
         raise storage or _unreachable(repo_id, filename, repo_type, error) from error
 

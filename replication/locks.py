@@ -62,6 +62,15 @@ def hub_entry(repo_id: str, lock: Path = LOCK_PATH) -> HubEntry | None:
     return HubEntry(type=entry["type"], revision=entry["revision"], files=dict(entry["files"]))
 
 
+def record_hub_revision(repo_id: str, *, repo_type: RepoType, revision: str, lock: Path = LOCK_PATH) -> None:
+    """Write the commit of a hub repository into the lock file, where it was null.
+
+    Raises:
+        InputError, StorageError: as for `record_hub_file`.
+    """
+    _record(repo_id, repo_type, revision, {}, lock)
+
+
 def record_hub_file(
     repo_id: str, filename: str, *, repo_type: RepoType, revision: str, sha256: str, lock: Path = LOCK_PATH
 ) -> None:
@@ -71,18 +80,23 @@ def record_hub_file(
         InputError: another commit or hash is already recorded; neither is ever overwritten.
         StorageError: the lock file cannot be written.
     """
+    _record(repo_id, repo_type, revision, {filename: sha256}, lock)
+
+
+def _record(repo_id: str, repo_type: RepoType, revision: str, hashes: dict[str, str], lock: Path) -> None:
     with _exclusive(lock):
         content = _read(lock)
         entry = content["hub"].setdefault(repo_id, {"type": repo_type, "revision": None, "files": {}})
-        for what, known, new in (("revision", entry["revision"], revision),
-                                 (f"sha256 of {filename}", entry["files"].get(filename), sha256)):
-            if known is not None and known != new:
-                raise InputError(f"{lock}: {repo_id} has the {what} {known}, fetched was {new}; "
+        known = {"revision": entry["revision"], **{f"sha256 of {name}": entry["files"].get(name) for name in hashes}}
+        new = {"revision": revision, **{f"sha256 of {name}": value for name, value in hashes.items()}}
+        for what, value in new.items():
+            if known[what] not in (None, value):
+                raise InputError(f"{lock}: {repo_id} has the {what} {known[what]}, fetched was {value}; "
                                  "to move to another version set the entry to null")
-        if entry["revision"] == revision and entry["files"].get(filename) == sha256:
+        if known == new:
             return
         entry["revision"] = revision
-        entry["files"][filename] = sha256
+        entry["files"].update(hashes)
         write_atomic(lock, json.dumps(content, indent=2) + "\n")
 
 

@@ -19,7 +19,7 @@ from evaluation.graders.math import GRADER_VERSION
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
 from foundation.prompts import PromptFormat
-from replication import locks
+from replication import hub, locks
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
 from replication.models import Model
@@ -51,6 +51,8 @@ class Request:
     limit_train: int | None
     limit_eval: int | None
     seed: int
+    plan_only: bool = False
+    """Ask nothing of the network and require no data: steps are shown, not run."""
 
 
 def build_method(name: str, configuration: Configuration) -> Method:
@@ -94,8 +96,14 @@ class Planner:
     def _revision(self) -> str | None:
         if self.model.package is not None:
             return packages_version(self.model.package)
-        entry = locks.hub_entry(self.model.source.partition(":")[2])
-        return None if entry is None else entry.revision
+        return self._hub_revision(self.model.source.partition(":")[2], "model")
+
+    def _hub_revision(self, repo_id: str, repo_type: locks.RepoType) -> str | None:
+        """A step's identity needs the commit before anything runs, else the first fetch would change it."""
+        entry = locks.hub_entry(repo_id)
+        if self.request.plan_only:
+            return None if entry is None else entry.revision
+        return hub.pinned_revision(repo_id, repo_type)
 
     def pool(self) -> BuildPool:
         """The training pool of the math domain."""
@@ -109,7 +117,12 @@ class Planner:
 
     def _pool_hashes(self, sources: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """Hash the training files and the test sets that decontaminate them."""
-        if sources == ("synthetic",) or sources == ("am",):
+        if sources == ("am",) and not self.request.plan_only:
+            raise PrerequisiteError(
+                "the filter of the AM-DeepSeek-R1-Distilled corpus is not part of this version; train on the pools of "
+                "real files instead: --data-root DIR (layout: docs/data.md)"
+            )
+        if sources in (("synthetic",), ("am",)):
             return ()
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]
@@ -139,6 +152,10 @@ class Planner:
         if self.scale.problems_source == "synthetic":
             return LoadProblems(benchmark=name, source="synthetic", limit=limit, seed=self.request.seed,
                                 hint_seconds=self._hint("problems"))
+        if self.scale.problems_source == "hub" and self.request.data_root is None:
+            revision = self._hub_revision(chosen.hub_repo, "dataset") if chosen.hub_repo else None
+            return LoadProblems(benchmark=name, source=f"hub:{chosen.hub_repo}@{revision}", limit=limit,
+                                seed=self.request.seed, hint_seconds=self._hint("problems"))
         root = self._data_root()
         path = locks.check_data_file(root, chosen.file)
         return LoadProblems(benchmark=name, source="data_root", limit=limit, seed=self.request.seed,

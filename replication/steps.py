@@ -201,7 +201,7 @@ class LoadProblems(Step):
     action = "replication.actions.data:load_problems"
     benchmark: str
     source: str
-    """`synthetic` or `data_root`."""
+    """`synthetic`, `data_root`, or `hub:<repo id>@<commit>`."""
     limit: int | None
     seed: int
     sha256: str | None = None

@@ -22,7 +22,7 @@ from foundation.errors import InputError, PrerequisiteError, StorageError
 from foundation.files import sha256_file
 from replication import locks
 from replication.data.real import SOURCES
-from replication.hub import benchmark_problems, fetch
+from replication.hub import benchmark_problems, fetch, pinned_revision
 from replication.locks import LOCK_PATH, check_data_file, expected_sha256, hub_entry, record_hub_file
 
 SHARED = Path(os.environ.get("WMSS_SHARED", Path(__file__).parents[1].parent / "shared"))
@@ -173,6 +173,14 @@ def test_first_fetch_records_and_later_ones_verify(hub, lock):
     path.write_bytes(b"two")
     with pytest.raises(InputError, match=r"f\.bin is not the recorded file"):
         fetch("o/r", "f.bin", repo_type="dataset", lock=lock)
+
+
+def test_a_revision_is_pinned_before_anything_is_fetched(hub, lock):
+    assert pinned_revision("o/r", "model", lock=lock) == COMMIT
+    hub.commit, hub.online = OTHER, False
+    assert pinned_revision("o/r", "model", lock=lock) == COMMIT
+    with pytest.raises(PrerequisiteError, match="cannot fetch"):
+        pinned_revision("o/other", "model", lock=lock)
 
 
 def test_second_file_comes_from_the_recorded_commit(hub, lock):

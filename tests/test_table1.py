@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,16 @@ def test_explain_walks_back_to_the_base(finished):
         assert words in done.stdout
 
 
+def test_status_lists_and_verifies_the_store(finished, tmp_path):
+    done = python("-m", "replication.status", "--store", str(finished[0] / "store"), "--verify")
+    assert done.returncode == 0 and "train WMSS (M2)" in done.stdout and "contents verified" in done.stdout
+    shutil.copytree(finished[0] / "store", tmp_path / "store")
+    next((tmp_path / "store").glob("pool-*/pool.jsonl")).write_text("other", encoding="utf-8")
+    broken = python("-m", "replication.status", "--store", str(tmp_path / "store"), "--verify")
+    assert broken.returncode == 2 and "pool.jsonl" in broken.stderr and "--repair" in broken.stderr
+    assert python("-m", "replication.status", "--store", str(tmp_path / "none")).returncode == 2
+
+
 @pytest.mark.parametrize("arguments", [["WMSS", "GSM9K"], ["WWW", "GSM8K"]])
 def test_explain_lists_what_there_is(finished, arguments):
     path = str(finished[0] / "results/tiny/table1.json")
@@ -124,8 +135,6 @@ def test_explain_lists_what_there_is(finished, arguments):
 
 
 def test_a_damaged_checkpoint_is_named_and_rebuilt_on_request(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
     weights = next((tmp_path / "store").glob("train-*/checkpoint/model.safetensors"))
     data = bytearray(weights.read_bytes())

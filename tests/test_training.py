@@ -13,11 +13,13 @@ import transformers
 
 from baselines.batches import collate, encode_pool, ordered
 from baselines.branches import BranchedModel, hidden_and_head, is_tied, load_causal_lm, untie
+from baselines.selection import Selection, select
 from baselines.settings import DataSettings, JointTraining, LossSettings, TrainingSettings
 from baselines.sft import SFT
 from baselines.trainer import train
 from baselines.wmss import WMSS
 from foundation.errors import InputError, TrainingError
+from foundation.seeds import stream
 from replication.actions.training import check_same_tokenizer
 
 TRAINING = TrainingSettings(learning_rate=1e-3, global_batch=8, micro_batch=8)
@@ -311,7 +313,26 @@ def test_tokenizers_that_name_ids_differently_are_refused(tokenizer, tmp_path):
     check_same_tokenizer(tokenizer, tokenizer)
 
 
+def test_lambda_one_on_a_uniform_draw_is_sft_on_a_bootstrap_sample(tiny_checkpoint, weak_checkpoint, run, rows):
+    """Oracle 8.3.2: without dedup and with equal weights, WMSS at lambda = 1 is SFT on what was drawn."""
+    flat = [1.0] * len(rows)
+    drawn = select(flat, flat, Selection(dedup=False), stream("test", 1))
+    assert len(drawn.ids) == len(rows) > len(set(drawn.ids.tolist()))
+    sample = [rows[i] for i in drawn.ids]
+    expected = run(sft(tiny_checkpoint), data=sample, work="sft").losses
+    assert run(pair(tiny_checkpoint, weak_checkpoint, 1.0), data=sample, work="wmss").losses == pytest.approx(
+        expected, abs=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------- data and batches
+
+
+@pytest.mark.parametrize(("examples_", "updates"), [(62_976, 123), (111_657, 218)])
+def test_the_papers_update_counts_follow_from_its_batch(examples_, updates):
+    """Oracle 8.3.5, and Fig. 4's 218."""
+    fake = [{"id": str(i), "input_ids": [0]} for i in range(examples_)]
+    training = TrainingSettings(learning_rate=1e-5, global_batch=512, micro_batch=1)
+    assert len(ordered(fake, training, epochs=1, seed=0)) == updates * 512
 
 
 def test_order_is_a_permutation_fixed_by_the_seed(rows):

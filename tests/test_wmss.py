@@ -29,7 +29,7 @@ from replication.steps import closure
 def planner(*changes, model="tiny", **options):
     scale = SCALES[MODELS[model].scale]
     configuration = with_changes(scale.configuration, list(changes))
-    defaults = {"data_root": None, "limit_train": None, "limit_eval": None, "seed": 0}
+    defaults = {"data_root": None, "limit_train": None, "limit_eval": None, "seed": 0, "plan_only": True}
     return Planner(Request(model=MODELS[model], scale=scale, configuration=configuration, **(defaults | options)))
 
 

@@ -14,6 +14,7 @@ from evaluation.problem import Problem
 from foundation.errors import InputError
 from foundation.files import write_jsonl
 from foundation.seeds import stream
+from replication import hub
 from replication.data import synthetic
 from replication.data.pool import Example
 from replication.data.real import read_real_pool
@@ -52,7 +53,9 @@ def load_problems(job: Job) -> dict[str, Any]:
     if step.source == "synthetic":
         problems = synthetic.benchmark_problems(step.benchmark, step.limit, step.seed)
     else:
-        everything = load_benchmark(BENCHMARKS[step.benchmark], Path(step.data_root), step.sha256)
+        chosen = BENCHMARKS[step.benchmark]
+        everything = (hub.benchmark_problems(chosen, None) if step.data_root is None
+                      else load_benchmark(chosen, Path(step.data_root), step.sha256))
         problems = _limited(everything, step.limit, step.benchmark, step.seed)
     if not problems:
         raise InputError(f"benchmark {step.benchmark} has no problems: an empty benchmark has no score")
