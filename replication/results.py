@@ -14,7 +14,6 @@ from replication.plan import Request
 from replication.provenance import provenance
 from replication.run import RunReport
 from replication.steps import plain
-from replication.store import Store
 from replication.tables import Cell, TableRun, Verdicts
 
 SCHEMA = 1
@@ -112,8 +111,8 @@ def _paper(cell: Cell) -> str:
 
 def as_markdown(run: TableRun, request: Request, content: dict[str, Any]) -> str:
     """Return the table with intervals, the paper's values, comparisons and notes."""
-    rows, columns, cells = grid(content)
-    shown = [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
+    rows, _, cells = grid(content)
+    shown = _shown(content)
     lines = [f"# {heading(run, request)}", "", "| Method | " + " | ".join(shown) + " |",
              "|---|" + "---:|" * len(shown)]
     paper_name = request.model.published_as or f"{request.model.context}, for orientation"
@@ -123,7 +122,7 @@ def as_markdown(run: TableRun, request: Request, content: dict[str, Any]) -> str
         if any(_paper(cells[row, c]) for c in shown):
             lines.append(f"| *{row} in the paper ({paper_name})* | "
                          + " | ".join(_paper(cells[row, c]) or "–" for c in shown) + " |")
-    lines += ["", *_missing_lines(content, shown), "## Paired comparisons", ""]
+    lines += ["", *_missing_lines(content), "## Paired comparisons", ""]
     lines += ["| Row | Against | Column | Difference | 95 % | p | Test |", "|---|---|---|---:|---:|---:|---|"]
     for c in content["comparisons"]:
         lines.append(f"| {c['row']} | {c['against']} | {c['column']} | {c['difference']:+.1f} | [{c['ci95'][0]:+.1f}, "
@@ -134,14 +133,25 @@ def as_markdown(run: TableRun, request: Request, content: dict[str, Any]) -> str
     return "\n".join(lines) + "\n"
 
 
-def _missing_lines(content: dict[str, Any], shown: list[str]) -> list[str]:
-    """Say once per reason which columns are not shown, and which shown cells are missing or failed."""
-    reasons: dict[str, list[str]] = {}
+def _shown(content: dict[str, Any]) -> list[str]:
+    """Return the columns of which anything was tried."""
+    rows, _, cells = grid(content)
+    return [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
+
+
+def _missing_lines(content: dict[str, Any]) -> list[str]:
+    """Say once per reason which columns, of which rows, are missing or failed."""
+    all_rows, _, _ = grid(content)
+    reasons: dict[str, dict[str, list[str]]] = {}
     for cell in content["cells"]:
         if cell["status"] != "measured":
-            where = cell["column"] if cell["column"] not in shown else f"{cell['row']} {cell['column']}"
-            reasons.setdefault(f"{cell['status']}: {cell['reason']}", []).append(where)
-    lines = [f"- {', '.join(dict.fromkeys(where))}: {reason}." for reason, where in reasons.items()]
+            where = reasons.setdefault(f"{cell['status']}: {cell['reason'].rstrip('.')}", {})
+            where.setdefault(cell["column"], []).append(cell["row"])
+    lines = []
+    for reason, where in reasons.items():
+        rows = next(iter(where.values()))
+        of = "" if rows == all_rows else f" of {', '.join(rows)}"
+        lines.append(f"- {', '.join(where)}{of}: {reason}.")
     return [*lines, ""] if lines else []
 
 
@@ -151,8 +161,8 @@ _LATEX = str.maketrans({"\\": r"\textbackslash{}", "%": r"\%", "&": r"\&", "_": 
 
 def as_latex(run: TableRun, request: Request, content: dict[str, Any]) -> str:
     """Return a booktabs table; every text is escaped."""
-    rows, columns, cells = grid(content)
-    shown = [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
+    rows, _, cells = grid(content)
+    shown = _shown(content)
 
     def escaped(texts: list[str]) -> str:
         return " & ".join(text.translate(_LATEX) for text in texts) + r" \\"
@@ -168,34 +178,38 @@ def as_latex(run: TableRun, request: Request, content: dict[str, Any]) -> str:
 
 
 def show(run: TableRun, request: Request, verdicts: Found, report: RunReport, paths: list[Path]) -> None:
-    """Print the table in the terminal, with intervals and the paper's values."""
+    """Print the table in the terminal, one line a benchmark, with intervals and the paper's values."""
     from rich.console import Console
-    from rich.table import Table as RichTable
 
     content = contents(run, request, verdicts, report)
-    rows, columns, cells = grid(content)
-    shown = [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
-    table = RichTable(title=heading(run, request), caption=content["notes"][0])
-    table.add_column("Method", no_wrap=True)
-    for column in shown:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(row, *(_value(cells[row, c]) for c in shown))
-        table.add_row("[dim]  95 %", *(f"[dim]{_interval(cells[row, c]).replace('[', chr(92) + '[')}" for c in shown))
-        if any(_paper(cells[row, c]) for c in shown):
-            source = request.model.published_as or request.model.context
-            table.add_row(f"[dim]  paper, {source}", *(f"[dim]{_paper(cells[row, c])}" for c in shown),
-                          end_section=True)
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    console.print(table)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(_terminal_table(run, request, content))
     for c in content["comparisons"]:
         if c["column"].endswith("Avg."):
             console.print(f"{c['row']} - {c['against']}, {c['column']}: {c['difference']:+.1f} points, 95 % "
                           f"{c['ci95'][0]:+.1f} to {c['ci95'][1]:+.1f}, p = {c['p']:.3g}", highlight=False)
-    for line in _missing_lines(content, shown):
-        console.print(line, highlight=False, markup=False) if line else None
+    for line in _missing_lines(content):
+        if line:
+            console.print(line, highlight=False, markup=False)
     console.print(f"{len(report.ran)} steps run, {report.done_before} done before, {report.seconds:.1f} s; wrote "
                   + ", ".join(str(path) for path in paths), highlight=False, markup=False, soft_wrap=True)
 
 
-__all__ = ["Store", "as_csv", "as_latex", "as_markdown", "contents", "show", "write"]
+def _terminal_table(run: TableRun, request: Request, content: dict[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    rows, columns, cells = grid(content)
+    source = request.model.published_as or request.model.context
+    table = Table(title=heading(run, request), caption=content["notes"][0])
+    table.add_column("")
+    for row in rows:
+        table.add_column(row, justify="right")
+    with_paper = [row for row in rows if any(_paper(cells[row, c]) for c in columns)]
+    for row in with_paper:
+        table.add_column(f"{row}, paper ({source})", justify="right", style="dim", max_width=16)
+    for column in _shown(content):
+        measured = [Text.assemble(_value(cells[row, column]), (f"\n{_interval(cells[row, column])}", "dim"))
+                    for row in rows]
+        table.add_row(column, *measured, *(_paper(cells[row, column]) for row in with_paper))
+    return table

@@ -221,6 +221,15 @@ def test_untied_branches_export_their_own_head(tiny_checkpoint, run, batch, tmp_
     assert torch.equal(plain(**inputs).logits, strong(**inputs).logits)
 
 
+def test_what_a_process_trained_before_leaks_into_nothing(tiny_checkpoint, run):
+    """A worker runs many steps; accelerate keeps state of its own between them."""
+    bf16 = replace(TRAINING, compute_dtype="bfloat16")
+    losses = [run(sft(tiny_checkpoint), training, updates=2, work=f"run{i}").losses
+              for i, training in enumerate((TRAINING, bf16, TRAINING, bf16))]
+    assert losses[0] == losses[2] and losses[1] == losses[3] and losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+
+
 # ---------------------------------------------------------------------------------------------------------- WD-JT
 
 
