@@ -135,7 +135,7 @@ def as_markdown(run: TableRun, request: Request, content: dict[str, Any]) -> str
 
 def _shown(content: dict[str, Any]) -> list[str]:
     """Return the columns of which anything was tried."""
-    rows, _, cells = grid(content)
+    rows, columns, cells = grid(content)
     return [c for c in columns if any(cells[r, c]["status"] != "missing" for r in rows)]
 
 
