@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 test test-slow check format bench-loss bench-step bench-sampling clean
+.PHONY: help setup all-tables table1 test test-slow check bench-loss bench-step bench-sampling clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

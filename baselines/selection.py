@@ -32,7 +32,7 @@ _NAMED_AT_MOST = 10  # indices listed in an error before "and k more"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """How WD-DS weighs and draws examples; the defaults are the paper's (E.5) and, where it is open, methods.md's.
+    """How WD-DS weighs and draws examples; the paper's values (E.5) are the defaults.
 
     Attributes:
         alpha: weight of the consolidation term `[-dH]_+`.
@@ -43,6 +43,7 @@ class Selection:
             weak model's entropy, beta before `[-dH]_+`, gamma before `[dH]_+`.
         difficulty: whose entropy the difficulty term takes (A-61); "official_termnorm" takes the weak model's always.
         dedup: whether repeated draws are removed (A-62).
+        degenerate: what happens when every weight is 0 (A-66): a uniform draw with a warning, or an error.
     """
 
     alpha: float = 0.1
@@ -51,6 +52,7 @@ class Selection:
     weighting: Weighting = "eq9"
     difficulty: Difficulty = "strong"
     dedup: bool = True
+    degenerate: Literal["uniform", "error"] = "uniform"
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "gamma"):
@@ -129,6 +131,9 @@ def select(strong_entropy_N: Entropies, weak_entropy_N: Entropies, selection: Se
         InputError: an empty pool, different lengths, or an entropy that is missing, not finite or negative.
     """
     probabilities_N, warnings = _probabilities(weights(strong_entropy_N, weak_entropy_N, selection))
+    if warnings and selection.degenerate == "error":
+        raise InputError(f"all {len(probabilities_N)} selection weights are 0: nothing to prefer one example by; "
+                         "set wdds.degenerate=uniform, or other coefficients")
     drawn_N = _draw(probabilities_N, generator)
     unique = np.unique(drawn_N)  # sorted
     fractions: dict[Weighting, float] = {}

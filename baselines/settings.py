@@ -27,8 +27,8 @@ class TrainingSettings:
     warmup_ratio: float = 0.1
     lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
     """Shape after the warm-up (A-02)."""
-    two_epoch: Literal["restart", "single"] = "restart"
-    """Whether the second SFT epoch starts a new optimizer and schedule (A-03)."""
+    two_epoch: Literal["restart", "single"] = field(default="restart", metadata=NOT_IDENTITY)
+    """Whether SFT's second epoch starts a new optimizer and schedule (A-03); told to a step by start and epochs."""
     clip_norm: float = 1.0
     adam_beta1: float = 0.9
     adam_beta2: float = 0.999
@@ -55,6 +55,12 @@ class TrainingSettings:
         _require(self.global_batch >= 1, "train.global_batch", self.global_batch, "at least 1")
         _require(0 <= self.warmup_ratio < 1, "train.warmup_ratio", self.warmup_ratio, "in [0, 1)")
         _require(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "positive")
+        for name in ("adam_beta1", "adam_beta2"):
+            _require(0 <= getattr(self, name) < 1, f"train.{name}", getattr(self, name), "in [0, 1)")
+        _require(0 < self.adam_epsilon < 1, "train.adam_epsilon", self.adam_epsilon, "between 0 and 1")
+        _require(0 <= self.weight_decay < 1, "train.weight_decay", self.weight_decay, "in [0, 1)")
+        if self.checkpoint_every is not None:
+            _require(self.checkpoint_every >= 1, "train.checkpoint_every", self.checkpoint_every, "at least 1")
         _require(1 <= self.micro_batch <= self.global_batch and self.global_batch % self.micro_batch == 0,
                  "train.micro_batch", self.micro_batch, f"a divisor of the global batch, {self.global_batch}")
 
@@ -113,6 +119,8 @@ class JointTraining:
     """A-72: None shares the strong branch's."""
     keep_tied: bool = True
     """A-73: tied embeddings stay tied in each branch."""
+    export: Literal["strong", "weak"] = "strong"
+    """A-74: the branch that is kept."""
     format: Literal["as_sft", "official_stage3"] = "as_sft"
     """A-75: the public code's stage 3 trains on the full sequence, without a system prompt."""
 

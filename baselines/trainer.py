@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +18,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
 from baselines.batches import Row, collate
 from baselines.branches import BranchedModel
 from baselines.settings import JointTraining, TrainingSettings
 from foundation.errors import TrainingError
+
+COMPLETE = "complete"  # marks a checkpoint folder that was written to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,10 @@ class MethodTrainer(SFTTrainer):
 
     def _diverged(self, loss: float, rows: list[int]) -> None:
         ids = [self.example_ids[row] for row in rows]
-        work = str(self.args.output_dir)
-        last = get_last_checkpoint(work) if Path(work).is_dir() else None
-        kept = f"the last good checkpoint is {last}" if last else "no checkpoint had been written yet"
         raise TrainingError(
             f"the loss became {loss} at update {self.state.global_step + 1} of {self.state.max_steps}, in the batch of "
-            f"examples {', '.join(ids[:16])}; {kept}. Lower train.learning_rate, or look at these examples"
+            f"examples {', '.join(ids[:16])}; {_kept(Path(str(self.args.output_dir)))}. Lower train.learning_rate, or "
+            "look at these examples"
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -81,16 +82,39 @@ class MethodTrainer(SFTTrainer):
         super().log(logs, start_time)
 
 
+def _kept(work: Path) -> str:
+    last = last_complete_checkpoint(work)
+    return "no checkpoint had been written yet" if last is None else f"the last good checkpoint is {last}"
+
+
+def last_complete_checkpoint(work: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end; what a kill left half-written is removed."""
+    complete = []
+    for folder in work.glob("checkpoint-*"):
+        if (folder / COMPLETE).is_file():
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
 class _Observer(TrainerCallback):
-    """Reports progress, and clips each branch apart where that is asked for (A-71)."""
+    """Reports progress, marks whole checkpoints, refuses bad gradients, clips branches apart (A-71)."""
 
     def __init__(self, on_progress: Callable[[float], None], clip_branches_at: float | None) -> None:
         self.on_progress, self.clip_branches_at = on_progress, clip_branches_at
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.on_progress(state.global_step / state.max_steps)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise TrainingError(f"the gradient became {norm.item()} at update {state.global_step + 1} of "
+                                f"{state.max_steps}; {_kept(Path(args.output_dir))}. Lower train.learning_rate")
         if self.clip_branches_at is not None:
             for branch in (model.strong, model.weak):
                 torch.nn.utils.clip_grad_norm_(branch.parameters(), self.clip_branches_at)
@@ -118,7 +142,8 @@ def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: Train
         callbacks=[_Observer(on_progress, per_branch)],
         optimizers=(_two_rate_optimizer(model, training, joint), None),
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work)) if work.is_dir() else None)
+    last = last_complete_checkpoint(work)
+    trainer.train(resume_from_checkpoint=None if last is None else str(last))
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
     return TrainingLog(
         losses=[entry["loss"] for entry in logs],
@@ -160,7 +185,7 @@ def _arguments(training: TrainingSettings, *, updates: int, seed: int, work: Pat
         disable_tqdm=True,
         save_strategy="no" if training.checkpoint_every is None else "steps",
         save_steps=training.checkpoint_every or 1,
-        save_total_limit=1,
+        save_total_limit=2,
         eval_strategy="no",
         seed=seed % 2**32,
         data_seed=seed % 2**32,
@@ -168,7 +193,7 @@ def _arguments(training: TrainingSettings, *, updates: int, seed: int, work: Pat
 
 
 def _world_size() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    return int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate set it before any process group exists
 
 
 def _dataset(rows: list[Row]) -> Dataset:
@@ -183,12 +208,12 @@ def _two_rate_optimizer(model: BranchedModel, training: TrainingSettings, joint:
     """Return an AdamW whose weak branch has its own rate (A-72), or None: the trainer then builds the shared one."""
     if joint.weak_learning_rate is None or model.weak is None or joint.freeze_weak:
         return None
-    return torch.optim.AdamW(
-        [{"params": list(model.strong.parameters()), "lr": training.learning_rate},
-         {"params": list(model.weak.parameters()), "lr": joint.weak_learning_rate}],
-        betas=(training.adam_beta1, training.adam_beta2), eps=training.adam_epsilon,
-        weight_decay=training.weight_decay,
-    )
+    groups = []
+    for branch, rate in ((model.strong, training.learning_rate), (model.weak, joint.weak_learning_rate)):
+        for decay in (True, False):  # matrices decay, norms and biases do not, as in the trainer's own optimizer
+            groups.append({"params": [p for p in branch.parameters() if (p.dim() > 1) == decay], "lr": rate,
+                           "weight_decay": training.weight_decay if decay else 0.0})
+    return torch.optim.AdamW(groups, betas=(training.adam_beta1, training.adam_beta2), eps=training.adam_epsilon)
 
 
 def write_log(log: TrainingLog, path: Path) -> None:

@@ -1,8 +1,8 @@
 """What the paper leaves open: each question with its id, the readings it admits, the one taken, and why.
 
 Order of authority for a default: the paper's equations, then its text, then the published code of the authors ("the
-code" below), then the methods' own publications. A reading not taken stays selectable through the named setting.
-`python -m replication.paper --assumptions` prints the list.
+code" below), then the methods' own publications. A reading not taken is selectable where the named setting exists:
+`python -m replication.paper --assumptions` prints the list and marks names that are no settings yet.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ _WMSS: tuple[_Row, ...] = (
      "same prompt, mask and length as training; the code drops the system prompt and is one position off"),
     ("A-65", "precision of the entropies", "wdds.dtype", ("fp32", "model"),
      "differences of entropies are small against rounding in bf16"),
-    ("A-66", "all weights zero", "wdds.degenerate", ("uniform with a warning", "error"),
+    ("A-66", "all weights zero", "wdds.degenerate", ("uniform", "error"),
      "the code falls back to uniform; an entropy that is missing or not finite is an error here"),
     ("A-67", "length of the weak-driven epoch", "wmss.steps", ("as is", "refill to 218 steps"),
      "§6.5 trains 123 of 218 steps; a step-matched run is reported beside it"),

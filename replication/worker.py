@@ -24,8 +24,8 @@ from replication.steps import Step
 from replication.store import Store
 
 _PR_SET_PDEATHSIG = 1
-# Import state of every library is fixed before the first import: one thread until a step sets its own number,
-# no tokenizer threads, no hub access behind the suite's back, no telemetry.
+# Import state of every library is fixed before the first import: one thread until a step sets its own number, no
+# tokenizer threads, no telemetry, deterministic matrix products on GPUs.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -35,6 +35,7 @@ ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
 
@@ -134,6 +135,8 @@ def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
     with store.lock(step, on_wait=lambda: report(0.0, waiting=True)):
         if store.is_done(step):
             return Done(step.key, ran=False, seconds=0.0)
+        if store.folder(step).exists():  # a folder without a manifest: an interrupted copy, say
+            store.move_aside(step)
         started = time.monotonic()
         building = store.building_folder(step)
         output, scratch = building / "output", building / "scratch"

@@ -1,4 +1,4 @@
-"""The mixed-logit loss, the plain loss and the entropy: oracles of methods.md 2 and 8, and the plain expressions.
+"""The mixed-logit loss, the plain loss, the entropy: oracles of the specification (2, 8), and plain expressions.
 
 With an identity matrix as head, hidden states are logits: that is how hand-worked logits enter here.
 """
@@ -52,7 +52,7 @@ def relative_error(measured, expected):
     return float((measured - expected).norm() / expected.norm())
 
 
-# --- oracles of methods.md 8.2: WD-JT
+# --- oracles of the specification, 8.2: WD-JT
 
 
 @pytest.mark.parametrize(("mix_weight", "expected"), [(0.5, 0.604131), (1.0, 0.169846), (0.0, 1.551445)])
@@ -177,7 +177,7 @@ def test_frozen_weak_side_has_the_same_loss_and_strong_gradient_and_gets_none():
     assert frozen[1].grad is None and frozen[3].grad is None
 
 
-# --- oracles of methods.md 2: SFT, at the level of the loss
+# --- oracles of the specification, 2: SFT, at the level of the loss
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 17])
@@ -390,7 +390,7 @@ def test_cuda_equals_the_plain_expression(dtype):
     assert torch.allclose(entropy.cpu(), token_entropy(exact[0], exact[2]), rtol=1e-4, atol=1e-5)
 
 
-# --- entropy (methods.md 8.1)
+# --- entropy (specification 8.1)
 
 
 def test_entropy_of_uniform_and_one_hot_tokens():

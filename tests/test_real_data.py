@@ -28,7 +28,7 @@ from replication.data.equations import (
     short_decimal,
     steps,
 )
-from replication.data.pool import PoolReport, normalised_question, stop_if_malformed
+from replication.data.pool import MALFORMED, PoolReport, normalised_question, stop_if_malformed
 from replication.data.real import ANSWER_DISAGREES, EQUATION_UNREADABLE, read_real_pool
 
 SHARED = Path(os.environ.get("WMSS_SHARED", Path(__file__).parents[1].parent / "shared"))
@@ -69,7 +69,8 @@ def mawps(equation: str, answer: object, question: str = "How many ?") -> dict[s
 def test_real_pool_counts_and_formats():
     examples, report = read_real_pool(DATA_ROOT)
     assert report.read == 7473 + 1898 and report.kept == len(examples)
-    assert report.dropped == {"question stands in a test set (MAWPS)": 27, ANSWER_DISAGREES: 19, EQUATION_UNREADABLE: 1}
+    assert report.dropped == {"question stands in a test set (MAWPS)": 27, ANSWER_DISAGREES: 19, MALFORMED: 1}
+    assert [EQUATION_UNREADABLE in item.reason for item in report.malformed] == [True]
     assert set(report.checked_against) == {entry.title for entry in BENCHMARKS.values()}
     assert sum(example.source == "gsm8k" for example in examples) == 7473
     assert len({example.id for example in examples}) == len(examples)
@@ -199,14 +200,21 @@ def test_mawps_reasoning(made, tmp_path, equation, answer, reasoning, printed):
 
 @pytest.mark.parametrize(("equation", "answer", "reason"), [
     ("x=40/7", 5.0, ANSWER_DISAGREES), ("x=700/7", 7.0, ANSWER_DISAGREES), ("x=4.6*1", "5", ANSWER_DISAGREES),
-    ("X-6=52", 57.0, ANSWER_DISAGREES), ("x=1/0", 1.0, EQUATION_UNREADABLE),
-    ("X=0.32=0.21", 0.53, EQUATION_UNREADABLE),
-    ("x=__import__('os')", 1.0, EQUATION_UNREADABLE), ("x=9**9**9", 1.0, EQUATION_UNREADABLE),
-    ("x=y+1", 1.0, EQUATION_UNREADABLE), ("", 1.0, EQUATION_UNREADABLE)])
+    ("X-6=52", 57.0, ANSWER_DISAGREES)])
 def test_mawps_drops(made, tmp_path, equation, answer, reason):
     write(tmp_path, "mawps/wmss/trainset.json", [mawps(equation, answer), mawps("x=1+1", 2.0)])
     examples, report = made("mawps")
     assert len(examples) == 1 and report.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(("equation", "answer", "reason"), [
+    ("x=1/0", 1.0, EQUATION_UNREADABLE), ("X=0.32=0.21", 0.53, EQUATION_UNREADABLE),
+    ("x=__import__('os')", 1.0, EQUATION_UNREADABLE), ("x=9**9**9", 1.0, EQUATION_UNREADABLE),
+    ("x=y+1", 1.0, EQUATION_UNREADABLE), ("", 1.0, EQUATION_UNREADABLE), ("x=1+1", int("9" * 400), "out of range")])
+def test_mawps_lines_that_cannot_be_read_are_malformed(made, tmp_path, equation, answer, reason):
+    write(tmp_path, "mawps/wmss/trainset.json", [mawps(equation, answer), mawps("x=1+1", 2.0)])
+    with pytest.raises(InputError, match=reason):
+        made("mawps")
 
 
 @pytest.mark.parametrize("text", [

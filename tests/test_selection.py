@@ -1,4 +1,4 @@
-"""WD-DS: the oracles of methods.md 8.1 that concern weights and draws."""
+"""WD-DS: the oracles of the specification (8.1) that concern weights and draws."""
 
 import math
 

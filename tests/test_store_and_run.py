@@ -187,6 +187,61 @@ def test_repair_rebuilds_what_is_damaged_at_once(store):
     assert run_steps([step], repairing, jobs=1).exit_code == 0 and read(store.root, step) == "hello"
 
 
+def test_repair_rebuilds_a_damaged_ancestor_of_a_finished_step(store):
+    base, top = _diamond()
+    run_steps([top], store, jobs=1)
+    (store.folder(base) / "text").write_text("z", encoding="utf-8")
+    repairing = Store(store.root, repair=True)
+    damaged = repairing.repair_all([top])
+    assert [step.id for step in damaged] == [base.id]
+    run_steps([*damaged, top], repairing, jobs=1)
+    assert read(store.root, base) == "a"
+
+
+def test_a_folder_without_a_manifest_is_moved_aside_and_rebuilt(store):
+    step = Write(text="hello")
+    store.folder(step).mkdir()
+    (store.folder(step) / "text").write_text("an interrupted copy", encoding="utf-8")
+    assert run_steps([step], store, jobs=1).exit_code == 0 and read(store.root, step) == "hello"
+
+
+@pytest.mark.parametrize("manifest", ["{", "{}", "[]", "null"])
+def test_an_unreadable_manifest_is_damage(store, manifest):
+    step = Write(text="hello")
+    run_steps([step], store, jobs=1)
+    (store.folder(step) / "manifest.json").write_text(manifest)
+    with pytest.raises(ArtifactError, match="unreadable"):
+        Store(store.root).is_done(step)
+    assert run_steps([step], store, jobs=1).exit_code == 0
+
+
+def test_damage_noticed_twice_at_once_is_one_damage(store):
+    step = Write(text="hello")
+    run_steps([step], store, jobs=1)
+    store.move_aside(step)
+    store.move_aside(step)  # what a second process does that found the same damage
+    assert len(list((store.root / ".damaged").iterdir())) == 1
+
+
+def test_a_worker_that_died_idle_is_replaced(store, monkeypatch):
+    """The second step is ready only after the first; meanwhile its worker is killed."""
+    from replication import run as run_module
+
+    first = Write(text="a")
+    second = Write(text="b", needs=(first,))
+    original = run_module._Scheduler._handle
+
+    def handle_and_kill(self, worker, message):
+        original(self, worker, message)
+        if worker.step is None and self.pending:
+            worker.process.kill()
+            worker.process.join()
+
+    monkeypatch.setattr(run_module._Scheduler, "_handle", handle_and_kill)
+    report = run_steps([second], store, jobs=1)
+    assert report.exit_code == 0 and read(store.root, second) == "ab"
+
+
 def test_a_store_of_another_version_is_refused(store):
     step = Write(text="hello")
     run_steps([step], store, jobs=1)

@@ -144,7 +144,8 @@ def test_a_damaged_checkpoint_is_named_and_rebuilt_on_request(finished, tmp_path
         shutil.rmtree(path)
     for path in (tmp_path / "store").glob("grade-*"):
         shutil.rmtree(path)
-    broken = run(tmp_path, "--jobs", "1")
+    broken = run(tmp_path, "--jobs", "2")
+    assert "Traceback" not in broken.stderr
     assert broken.returncode == 2 and weights.parent.parent.name in broken.stderr
     assert list((tmp_path / "store/.damaged").iterdir())
     assert run(tmp_path, "--jobs", "1").returncode == 0

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from baselines.batches import collate, encode_pool, ordered
 from baselines.branches import BranchedModel, hidden_and_head, is_tied, load_causal_lm, untie
 from baselines.selection import Selection, select
 from baselines.settings import DataSettings, JointTraining, LossSettings, TrainingSettings
 from baselines.sft import SFT
-from baselines.trainer import train
+from baselines.trainer import last_complete_checkpoint, train
 from baselines.wmss import WMSS
 from foundation.errors import InputError, TrainingError
 from foundation.seeds import stream
@@ -169,6 +170,36 @@ def test_the_last_good_checkpoint_survives_a_divergence(tiny_checkpoint, run, tm
     assert list((tmp_path / "work").glob("checkpoint-2/*.safetensors"))
 
 
+@pytest.mark.parametrize("updates", [4, 5])
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_weights_or_checkpoints(tiny_checkpoint, run, tmp_path,
+                                                                                     updates):
+    model = sft(tiny_checkpoint)
+    calls = []
+
+    def poison(gradient):
+        calls.append(1)
+        return gradient * float("nan") if len(calls) > 3 else gradient
+
+    model.strong.get_input_embeddings().weight.register_hook(poison)
+    with pytest.raises(TrainingError, match=r"gradient became nan at update 4.*checkpoint-2"):
+        run(model, replace(TRAINING, checkpoint_every=2), updates=updates)
+    assert all(value.isfinite().all() for value in weights(model).values())
+    assert not (tmp_path / "work/checkpoint-4").exists()
+
+
+def test_a_half_written_checkpoint_is_not_resumed_from(tiny_checkpoint, run, tmp_path):
+    training = replace(TRAINING, checkpoint_every=2)
+    whole, resumed = sft(tiny_checkpoint), sft(tiny_checkpoint)
+    expected = run(whole, training, updates=6, work="whole").losses
+    run(sft(tiny_checkpoint), training, updates=6, work="killed")
+    last = last_complete_checkpoint(tmp_path / "killed")
+    assert last.name == "checkpoint-6"
+    (last / "complete").unlink()
+    (last / "model.safetensors").write_bytes(b"half")
+    assert run(resumed, training, updates=6, work="killed").losses == pytest.approx(expected, rel=1e-6)
+    assert all(torch.equal(value, weights(resumed)[name]) for name, value in weights(whole).items())
+
+
 @pytest.mark.parametrize("with_weak", [False, True])
 def test_a_resumed_training_equals_the_uninterrupted_one(tiny_checkpoint, weak_checkpoint, run, with_weak):
     def fresh():
@@ -292,10 +323,46 @@ def test_a_frozen_weak_branch_stays_and_has_no_optimizer_state(tiny_checkpoint, 
 
 
 def test_joint_clipping_takes_one_norm_and_per_branch_two(tiny_checkpoint, weak_checkpoint, run, rows):
-    training = replace(TRAINING, clip_norm=1e-3, warmup_ratio=0.0)
-    logs = [run(pair(tiny_checkpoint, weak_checkpoint, 0.5), training, updates=3, work=clip,
-                joint=JointTraining(clip=clip)).losses for clip in ("joint", "per_branch")]
-    assert logs[0][0] == logs[1][0] and logs[0] != logs[1]
+    norms = {}
+    for clip in ("joint", "per_branch"):
+        model = pair(tiny_checkpoint, weak_checkpoint, 0.9)
+        stepped = record_norms(model, norms.setdefault(clip, []))
+        run(model, replace(TRAINING, clip_norm=1e-2), updates=1, work=clip, joint=JointTraining(clip=clip))
+        stepped.remove()
+    (strong, weak), = norms["per_branch"]
+    assert strong == pytest.approx(1e-2, rel=1e-3) and weak == pytest.approx(1e-2, rel=1e-3)
+    (strong, weak), = norms["joint"]
+    assert math.hypot(strong, weak) == pytest.approx(1e-2, rel=1e-3) and weak < strong
+
+
+def record_norms(model, found):
+    """Note the gradient norms of both branches when the optimizer steps."""
+    def note(optimizer, *_):
+        found.append([torch.nn.utils.get_total_norm([p.grad for p in branch.parameters()]).item()
+                      for branch in (model.strong, model.weak)])
+
+    return register_optimizer_step_pre_hook(note)
+
+
+@pytest.mark.parametrize("options", [{"param_dtype": "bf16_pure"}, {"compute_dtype": "bfloat16"}])
+def test_other_precisions_train(tiny_checkpoint, run, options):
+    training = replace(TRAINING, **options)
+    model = BranchedModel(SFT(), load_causal_lm(tiny_checkpoint, training.param_dtype))
+    losses = run(model, training, updates=6).losses
+    assert losses[-1] < losses[0]
+    dtypes = {p.dtype for p in model.parameters()}
+    assert dtypes == {torch.bfloat16 if "param_dtype" in options else torch.float32}
+
+
+@pytest.mark.parametrize("with_weak", [False, True])
+def test_gradient_checkpointing_changes_nothing(tiny_checkpoint, weak_checkpoint, run, with_weak):
+    logs = []
+    for checkpointing in (False, True):
+        model = pair(tiny_checkpoint, weak_checkpoint, 0.5) if with_weak else sft(tiny_checkpoint)
+        training = replace(TRAINING, gradient_checkpointing=checkpointing)
+        logs.append(run(model, training, updates=3, work=f"gc{checkpointing}").losses)
+        assert model.strong.is_gradient_checkpointing == checkpointing
+    assert logs[1] == pytest.approx(logs[0], rel=1e-5)
 
 
 def test_the_weak_branch_can_have_its_own_rate(tiny_checkpoint, weak_checkpoint, run):

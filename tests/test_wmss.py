@@ -99,6 +99,49 @@ def test_micro_batches_and_threads_are_no_part_of_a_result():
     assert planner("train.micro_batch=8").final("wmss").key == planner().final("wmss").key
 
 
+def test_a_single_schedule_changes_sft_alone():
+    plain, single = planner(), planner("second_epoch.two_epoch=single")
+    assert plain.final("sft").key != single.final("sft").key
+    assert (plain.final("wmss").key, plain.warmup().key) == (single.final("wmss").key, single.warmup().key)
+
+
+@pytest.mark.parametrize("change", [
+    "train.adam_beta1=nan", "train.weight_decay=inf", "eval.batch_size=0", "eval.max_new_tokens=-3",
+    "pretrain.updates=0",
+    "train.checkpoint_every=0", "wdds.alpha=-1", "train.learning_rate=nan", "data.max_length=3", "train.micro_batch=7"])
+def test_values_that_cannot_work_are_refused_before_anything_runs(change):
+    with pytest.raises(InputError, match=change.partition("=")[0].rpartition(".")[2]):
+        planner(change)
+
+
+def test_published_values_are_compared_with_the_papers_own_data_only():
+    assert planner(model="qwen3-4b").comparable_with_the_paper
+    assert not planner(model="qwen3-4b", limit_eval=10).comparable_with_the_paper
+    assert not planner().comparable_with_the_paper
+
+
+def test_the_tiny_title_tells_the_real_size(tokenizer):
+    import transformers
+
+    from replication import tiny
+
+    model = transformers.AutoModelForCausalLM.from_config(tiny.build_config(len(tokenizer)))
+    assert f"{model.num_parameters() / 1e6:.1f}M" in MODELS["tiny"].title
+    assert f"{model.num_parameters() / 1e6:.1f}M" in SCALES["tiny"].note
+
+
+def test_gemmas_template_puts_the_system_message_into_the_first_user_turn(tokenizer):
+    import copy
+
+    gemma = copy.deepcopy(tokenizer)
+    gemma.chat_template = MODELS["gemma-3-4b"].chat_template
+    messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q"}]
+    text = gemma.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<start_of_turn>user\nS\n\nQ<end_of_turn>\n<start_of_turn>model\n")
+    messages.append({"role": "assistant", "content": "A"})
+    assert gemma.apply_chat_template(messages, tokenize=False).endswith("<start_of_turn>model\nA<end_of_turn>\n")
+
+
 def test_the_official_switches_reach_the_steps():
     wmss = planner("wdjt.format=official_stage3").final("wmss")
     assert wmss.loss.mask == "full_sequence" and planner().final("wmss").loss.mask == "completion"
@@ -116,7 +159,7 @@ def test_paper_models_plan_with_the_papers_values(model):
 
 OPEN_QUESTIONS_OF_SFT_AND_WMSS = [
     "A-01", "A-02", "A-03", "A-05", "A-06", "A-07", "A-08", "A-09", "A-10", "A-11", "A-16", "A-60", "A-61", "A-62",
-    "A-64", "A-65", "A-67", "A-70", "A-71", "A-72", "A-73", "A-75", "A-83",
+    "A-64", "A-65", "A-66", "A-67", "A-70", "A-71", "A-72", "A-73", "A-74", "A-75", "A-83",
 ]
 
 

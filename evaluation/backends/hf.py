@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from evaluation.problem import Problem
 from foundation.errors import InputError
+from foundation.files import write_atomic
 from foundation.prompts import PromptFormat, encode_prompt, stop_ids
 
 # B prompts of a batch, S positions
@@ -53,7 +54,7 @@ def generate(checkpoint: Path, problems: Sequence[Problem], request: Request, re
     prompts = {p.id: encode_prompt(tokenizer, request.prompt, p.question) for p in problems}
     _refuse_overlong(prompts, request.max_prompt_tokens)
     batches = form_batches(prompts, request.batch_size)
-    done = _open_records(records, key)
+    done = _open_records(records, key, batches)
     todo = [batch for batch in batches if not set(batch) <= done]
     if not todo:
         return
@@ -85,21 +86,22 @@ def _refuse_overlong(prompts: dict[str, list[int]], limit: int) -> None:
                          "a cut prompt is another question, so raise eval.max_prompt_tokens instead")
 
 
-def _open_records(path: Path, key: str) -> set[str]:
-    """Return the ids already answered, after cutting off a line that a kill left half-written."""
+def _open_records(path: Path, key: str, batches: list[list[str]]) -> set[str]:
+    """Return the ids already answered, after cutting off the lines of a batch that a kill left half-written."""
     if not path.exists():
         path.write_text(json.dumps({"header": key}) + "\n", encoding="utf-8")
         return set()
-    whole = path.read_bytes()
-    whole = whole[: whole.rfind(b"\n") + 1]
-    rows = [json.loads(line) for line in whole.decode().splitlines()]
-    if not rows:
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].decode().splitlines(keepends=True)
+    if not lines:
         path.unlink()
-        return _open_records(path, key)
-    if rows[0].get("header") != key:
+        return _open_records(path, key, batches)
+    if json.loads(lines[0]).get("header") != key:
         raise InputError(f"{path} holds records of another run; remove it")
-    path.write_bytes(whole)
-    return {row["id"] for row in rows[1:]}
+    ids = [json.loads(line)["id"] for line in lines[1:]]
+    done = {i for batch in batches if set(batch) <= set(ids) for i in batch}
+    write_atomic(path, lines[0] + "".join(line for i, line in zip(ids, lines[1:], strict=True) if i in done))
+    return done
 
 
 @torch.no_grad()

@@ -121,7 +121,7 @@ def _option_text(option: Any, letter: str) -> str:
     return match[2].strip()
 
 
-# Counts: methods.md section 9, from the paper's code. New tokens: A-91, 8192 for the two competition sets.
+# Counts: from the paper's code. New tokens: A-91, 8192 for the two competition sets.
 _BENCHMARKS = (
     Benchmark(name="aime2025", title="AIME2025", domain="math", answer_type="integer", expected_count=30,
               file="aime2025/wmss/test.json", hub_repo="opencompass/AIME2025",

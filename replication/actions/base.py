@@ -60,7 +60,10 @@ def fetch_model(job: Job) -> dict[str, Any]:
     scheme, _, where = job.step.source.partition(":")
     if scheme == "gguf":
         return _from_gguf(where, job.output / "checkpoint")
-    return _from_hub(where, job.output / "checkpoint")
+    if not torch.cuda.is_available():
+        raise PrerequisiteError(f"{where} needs a CUDA GPU, and this build of torch ({torch.__version__}) finds none; "
+                                "install a CUDA build of torch that fits the driver")
+    return _from_hub(where, job.step.chat_template, job.output / "checkpoint")
 
 
 def _from_gguf(where: str, folder: Path) -> dict[str, Any]:
@@ -86,7 +89,7 @@ def _from_gguf(where: str, folder: Path) -> dict[str, Any]:
     return {"parameters": model.num_parameters(), "file": found[0].name, "vocabulary": len(tokenizer)}
 
 
-def _from_hub(repo_id: str, folder: Path) -> dict[str, Any]:
+def _from_hub(repo_id: str, chat_template: str | None, folder: Path) -> dict[str, Any]:
     """Fetch every file the weights need, at the recorded commit, and save them as a plain checkpoint."""
     config = hub.fetch(repo_id, "config.json", repo_type="model")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -96,6 +99,8 @@ def _from_hub(repo_id: str, folder: Path) -> dict[str, Any]:
         hub.fetch(repo_id, shard, repo_type="model")
     entry = locks.hub_entry(repo_id)
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.parent, local_files_only=True)
+    if chat_template is not None and tokenizer.chat_template is None:
+        tokenizer.chat_template = chat_template
     model = transformers.AutoModelForCausalLM.from_pretrained(config.parent, dtype="auto", local_files_only=True)
     save_checkpoint(model, tokenizer, folder, [tokenizer.eos_token_id])
     return {"parameters": model.num_parameters(), "repository": repo_id, "revision": entry.revision if entry else None}

@@ -34,8 +34,8 @@ def build_pool(job: Job) -> dict[str, Any]:
     write_jsonl(job.output / "pool.jsonl", (asdict(example) for example in examples))
     notes: dict[str, Any] = {"examples": len(examples), "generated": step.sources == ("synthetic",)}
     if report is not None:
-        notes["report"] = asdict(report)
-        (job.output / "report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+        notes["report"] = report.to_row()
+        (job.output / "report.json").write_text(json.dumps(report.to_row(), indent=1) + "\n", encoding="utf-8")
     return notes
 
 

@@ -31,6 +31,7 @@ def generate(job: Job) -> dict[str, Any]:
     records = [row for row in read_jsonl(partial) if "header" not in row]
     order = {problem.id: i for i, problem in enumerate(problems)}
     records.sort(key=lambda row: order[row["id"]])
+    assert [row["id"] for row in records] == list(order), "each problem has exactly one record"
     write_jsonl(job.output / "records.jsonl", records)
     reasons = collections.Counter(row["finish_reason"] for row in records)
     return {"problems": len(records), "new_tokens": sum(row["new_tokens"] for row in records),

@@ -42,7 +42,8 @@ def train_phase(job: Job) -> dict[str, Any]:
                 on_progress=job.on_progress)
     assert is_tied(model.strong) == tied, "training changed whether embedding and head are tied (A-73)"
     stops = stop_ids(tokenizer, step.prompt)
-    save_checkpoint(model.strong, tokenizer, job.output / "checkpoint", stops)
+    kept = model.weak if step.joint is not None and step.joint.export == "weak" else model.strong
+    save_checkpoint(kept, tokenizer, job.output / "checkpoint", stops)
     write_log(log, job.output / "losses.jsonl")
     return _notes(encoded, rows, log)
 
@@ -106,7 +107,9 @@ def score_entropy(job: Job) -> dict[str, Any]:
     official = step.entropy.variant == "official"
     rows = (official_rows(examples, tokenizer, step.prompt) if official
             else encode_pool(examples, tokenizer, step.prompt, step.data, step.loss).rows)
-    model: Any = load_causal_lm(job.inputs["checkpoint"] / "checkpoint")
+    # the public code computes entropies in the dtype that the model is loaded in
+    model_dtype = "bf16_pure" if official and step.compute_dtype == "bfloat16" else "fp32_master"
+    model: Any = load_causal_lm(job.inputs["checkpoint"] / "checkpoint", model_dtype)
     model.to(device)
     entropy_N = (official_entropies(model, rows, job.on_progress) if official
                  else example_entropies(model, rows, pad_id=tokenizer.pad_token_id, batch_tokens=step.batch_tokens,

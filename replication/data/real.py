@@ -157,12 +157,14 @@ def _solve_mawps(row: Mapping[str, Any]) -> tuple[str, str]:
         equation = parse_equation(text_field(dict(row), "equation"))
         return _reasoning(equation, answer), answer
     except EquationError as error:
-        raise _Drop(EQUATION_UNREADABLE) from error
+        raise ValueError(f"{EQUATION_UNREADABLE}: {error}") from error
 
 
 def _plain_decimal(text: str) -> str:
     """Return an integer without decimals, any other number as the shortest decimal of the same float."""
     value = Decimal(repr(float(number_gold(text))))
+    if not value.is_finite():
+        raise ValueError(f"the answer {text[:20]}... is out of range")
     return str(int(value)) if value == value.to_integral_value() else f"{value:f}"
 
 
