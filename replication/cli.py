@@ -159,9 +159,9 @@ def _names(text: str | None, default: tuple[str, ...], what: str) -> tuple[str, 
 
 def _jobs(options: Options, request: Request) -> int:
     """As many workers as fit the cores this process may use; on GPUs, one for each."""
-    from replication.provenance import gpu_names
+    from replication.provenance import gpu_names, usable_cores
 
     if options.jobs is not None:
         return options.jobs
-    fitting = max(1, len(os.sched_getaffinity(0)) // request.scale.threads)
+    fitting = max(1, usable_cores() // request.scale.threads)
     return min(fitting, len(gpu_names())) if request.model.gpu_memory_gib else fitting

@@ -50,8 +50,20 @@ def hardware() -> dict[str, Any]:
     if cpuinfo.is_file():
         names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0] if names else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    return {"processor": model, "cores": os.cpu_count(), "memory_mib": memory, "gpus": gpu_names()}
+    return {"processor": model, "cores": usable_cores(), "memory_mib": _memory_mib(), "gpus": gpu_names()}
+
+
+def usable_cores() -> int:
+    """Return the cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # absent on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _memory_mib() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (OSError, ValueError):
+        return None
 
 
 @cache
