@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -15,7 +16,7 @@ from foundation.files import write_atomic
 from replication.plan import Request
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
-from replication.steps import closure, plain
+from replication.steps import closure
 from replication.store import Store
 from replication.tables import Cell, TableRun, Verdicts
 
@@ -41,7 +42,7 @@ def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport
     """Return the whole result as plain data, unrounded."""
     steps = [store.read_manifest(step.id) for step in closure(run.targets) if store.folder(step).is_dir()]
     settings = {
-        "configuration": plain(request.configuration), "seed": request.seed, "limit_train": request.limit_train,
+        "configuration": dataclasses.asdict(request.configuration), "seed": request.seed, "limit_train": request.limit_train,
         "limit_eval": request.limit_eval, "pool_sources": list(run.planner.pool().sources),
     }
     return {
