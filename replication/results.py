@@ -42,8 +42,9 @@ def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport
     """Return the whole result as plain data, unrounded."""
     steps = [store.read_manifest(step.id) for step in closure(run.targets) if store.folder(step).is_dir()]
     settings = {
-        "configuration": dataclasses.asdict(request.configuration), "seed": request.seed, "limit_train": request.limit_train,
-        "limit_eval": request.limit_eval, "pool_sources": list(run.planner.pool().sources),
+        "configuration": dataclasses.asdict(request.configuration), "seed": request.seed,
+        "limit_train": request.limit_train, "limit_eval": request.limit_eval,
+        "pool_sources": list(run.planner.pool().sources),
     }
     return {
         "schema": SCHEMA,
