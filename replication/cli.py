@@ -64,8 +64,8 @@ class Options:
 def main(table: Table) -> NoReturn:
     """Run a table from the command line and exit: 0 done, 2 a mistake that the message explains, 1 a defect."""
     prog = f"python -m replication.{table.name}"
-    options = tyro.cli(Options, prog=prog, description=f"{table.place}. {table.title}.")
-    exit_with_message(lambda: run_table(table, options))
+    description = f"{table.place}. {table.title}."
+    exit_with_message(lambda: run_table(table, tyro.cli(Options, prog=prog, description=description)))
 
 
 def exit_with_message(action: Callable[[], int]) -> NoReturn:

@@ -60,8 +60,8 @@ def _differences(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Run from the command line."""
-    options = tyro.cli(Options, prog="python -m replication.status", description="What the store holds.")
-    exit_with_message(lambda: status(options))
+    exit_with_message(lambda: status(tyro.cli(Options, prog="python -m replication.status",
+                                              description="What the store holds.")))
 
 
 if __name__ == "__main__":
