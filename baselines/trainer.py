@@ -1,4 +1,4 @@
-"""The only place that touches TRL's trainers: settings in, a trained BranchedModel out.
+"""Training on tokens with TRL's SFTTrainer: settings in, a trained BranchedModel out (pairs: pair_trainer.py).
 
 Accumulation, clipping, schedules, resuming and logging are TRL's and transformers'. What is ours: the loss comes from
 the method (inside the model's forward), the data order comes prepared, and a loss that is not finite stops the run.
@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 
 from baselines.batches import Row, collate
 from baselines.branches import BranchedModel
+from baselines.interface import StoredLogits
 from baselines.settings import JointTraining, TrainingSettings
 from foundation.errors import TrainingError
 
@@ -61,7 +62,7 @@ class MethodTrainer(SFTTrainer):
         Raises:
             TrainingError: the loss is NaN or infinite (update and example positions are named).
         """
-        row = inputs.pop("row", None)
+        row = inputs.get("row")
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(loss):
             self._diverged(loss.item(), [] if row is None else row.tolist())
@@ -98,16 +99,24 @@ def last_complete_checkpoint(work: Path) -> Path | None:
     return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-class _Observer(TrainerCallback):
+AtUpdates = tuple[Sequence[int], Callable[[int], None]]
+"""Numbers of updates, and what to do after each."""
+
+
+class Observer(TrainerCallback):
     """Reports progress, marks whole checkpoints, refuses bad gradients, clips branches apart (A-71)."""
 
-    def __init__(self, on_progress: Callable[[float], None], clip_branches_at: float | None) -> None:
+    def __init__(self, on_progress: Callable[[float], None], clip_branches_at: float | None = None,
+                 at_updates: AtUpdates | None = None) -> None:
         self.on_progress, self.clip_branches_at = on_progress, clip_branches_at
+        self.updates, self.at_update = at_updates or ((), lambda update: None)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step in self.updates:
+            self.at_update(state.global_step)
         self.on_progress(state.global_step / state.max_steps)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -121,9 +130,23 @@ class _Observer(TrainerCallback):
 
 
 def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: TrainingSettings, *, seed: int,
-          work: Path, joint: JointTraining | None = None,
+          work: Path, joint: JointTraining | None = None, teacher: StoredLogits | None = None,
+          library_arguments: Mapping[str, Any] | None = None, at_updates: AtUpdates | None = None,
           on_progress: Callable[[float], None] = lambda fraction: None) -> TrainingLog:
     """Train on `rows` in the order given, one pass, resuming from a checkpoint under `work` if there is one.
+
+    Args:
+        model: what is trained, in place.
+        rows: encoded examples, `{id, input_ids, labels}`.
+        tokenizer: for its padding token.
+        training: optimisation settings.
+        seed: of the library's own generators.
+        work: folder of the trainer's checkpoints.
+        joint: how a pair of models is trained.
+        teacher: stored logits of all rows' supervised tokens; a row's begin at its `teacher_start`.
+        library_arguments: further arguments of TRL's configuration.
+        at_updates: called after given updates, to keep a snapshot.
+        on_progress: told the fraction done.
 
     Raises:
         TrainingError: the loss turned NaN or infinite.
@@ -135,61 +158,64 @@ def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: Train
         example_ids=[row["id"] for row in rows],
         items_per_update=training.global_batch if model.reduction == "example_mean" else None,
         model=model,
-        args=_arguments(training, updates=updates, seed=seed, work=work, clip_globally=per_branch is None),
+        args=SFTConfig(**shared_arguments(training, updates=updates, seed=seed, work=work,
+                                          clip_globally=per_branch is None),
+                       max_length=None, packing=False, padding_free=False,
+                       dataset_kwargs={"skip_prepare_dataset": True}, **(library_arguments or {})),
         train_dataset=_dataset(rows),
         processing_class=tokenizer,
-        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        callbacks=[_Observer(on_progress, per_branch)],
+        data_collator=lambda batch: collate([rows[item["row"]] | {"row": item["row"]} for item in batch],
+                                            tokenizer.pad_token_id, teacher),
+        callbacks=[Observer(on_progress, per_branch, at_updates)],
         optimizers=(_two_rate_optimizer(model, training, joint), None),
     )
     last = last_complete_checkpoint(work)
     trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    return training_log(trainer, sum(len(row["input_ids"]) for row in rows))
+
+
+def training_log(trainer: Any, tokens: int) -> TrainingLog:
+    """Return what a finished trainer has logged."""
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return TrainingLog(
-        losses=[entry["loss"] for entry in logs],
-        learning_rates=[entry["learning_rate"] for entry in logs],
-        updates=trainer.state.global_step,
-        tokens=sum(len(row["input_ids"]) for row in rows),
-    )
+    return TrainingLog(losses=[entry["loss"] for entry in logs], updates=trainer.state.global_step, tokens=tokens,
+                       learning_rates=[entry["learning_rate"] for entry in logs])
 
 
-def _arguments(training: TrainingSettings, *, updates: int, seed: int, work: Path, clip_globally: bool) -> SFTConfig:
-    """Translate our settings; every default of TRL's that matters is set explicitly."""
-    return SFTConfig(
-        output_dir=str(work),
-        max_steps=updates,
-        per_device_train_batch_size=training.micro_batch,
-        gradient_accumulation_steps=training.global_batch // training.micro_batch // _world_size(),
-        train_sampling_strategy="sequential",
-        learning_rate=training.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(training.lr_schedule, training.lr_schedule),
-        warmup_steps=math.ceil(training.warmup_ratio * updates),
-        adam_beta1=training.adam_beta1,
-        adam_beta2=training.adam_beta2,
-        adam_epsilon=training.adam_epsilon,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.clip_norm if clip_globally else 0.0,
-        bf16=training.compute_dtype == "bfloat16",
-        fp16=False,
-        gradient_checkpointing=training.gradient_checkpointing,
-        use_cpu=not torch.cuda.is_available(),
-        max_length=None,
-        packing=False,
-        padding_free=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no" if training.checkpoint_every is None else "steps",
-        save_steps=training.checkpoint_every or 1,
-        save_total_limit=2,
-        eval_strategy="no",
-        seed=seed % 2**32,
-        data_seed=seed % 2**32,
-    )
+def shared_arguments(training: TrainingSettings, *, updates: int, seed: int, work: Path,
+                     clip_globally: bool = True) -> dict[str, Any]:
+    """Translate our settings; every default of the libraries' that matters is set explicitly."""
+    optimizer = {"adamw": {}, "rmsprop": {"optim": "rmsprop"}}[training.optimizer]  # AdamW is the libraries' default
+    return optimizer | {
+        "output_dir": str(work),
+        "max_steps": updates,
+        "per_device_train_batch_size": training.micro_batch,
+        "gradient_accumulation_steps": training.global_batch // training.micro_batch // _world_size(),
+        "train_sampling_strategy": "sequential",
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(training.lr_schedule, training.lr_schedule),
+        "warmup_steps": math.ceil(training.warmup_ratio * updates),
+        "adam_beta1": training.adam_beta1,
+        "adam_beta2": training.adam_beta2,
+        "adam_epsilon": training.adam_epsilon,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.clip_norm if clip_globally else 0.0,
+        "bf16": training.compute_dtype == "bfloat16",
+        "fp16": False,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "save_strategy": "no" if training.checkpoint_every is None else "steps",
+        "save_steps": training.checkpoint_every or 1,
+        "save_total_limit": 2,
+        "eval_strategy": "no",
+        "seed": seed % 2**32,
+        "data_seed": seed % 2**32,
+    }
 
 
 def _world_size() -> int:
@@ -197,11 +223,7 @@ def _world_size() -> int:
 
 
 def _dataset(rows: list[Row]) -> Dataset:
-    return Dataset.from_dict({
-        "input_ids": [row["input_ids"] for row in rows],
-        "labels": [row["labels"] for row in rows],
-        "row": list(range(len(rows))),
-    })
+    return Dataset.from_dict({"input_ids": [row["input_ids"] for row in rows], "row": list(range(len(rows)))})
 
 
 def _two_rate_optimizer(model: BranchedModel, training: TrainingSettings, joint: JointTraining) -> Any:

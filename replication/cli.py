@@ -15,6 +15,7 @@ from foundation.errors import InputError, SuiteError
 from replication.declarations import Table
 
 if TYPE_CHECKING:
+    from baselines.interface import Method
     from replication.configuration import Configuration
     from replication.plan import Request
     from replication.tables import TableRun
@@ -34,7 +35,9 @@ class Options:
     model: str = "tiny"
     """tiny | smollm2-135m | qwen3-4b | qwen3-8b | qwen2.5-3b | gemma-3-4b"""
     methods: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Rows, comma-separated (default: all rows of the table): sft,wmss"""
+    """Rows, comma-separated (default: all rows of the table): sft,undial-original,wmss[wdjt.mix_weight=0.42]"""
+    method: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE.py:CLASS")] = ()
+    """A method of your own as one more row (repeatable); docs/new-method.md shows how to write one."""
     benchmarks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
     """Columns, comma-separated (default: all of the table): gsm8k,svamp,..."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = field(
@@ -109,16 +112,19 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
     from evaluation.benchmarks import benchmark
     from replication.configuration import with_changes
     from replication.models import model_named, require_hardware
-    from replication.plan import Planner, Request, build_method
+    from replication.plan import Planner, Request
+    from replication.rows import known_rows, split_rows
     from replication.scales import SCALES
     from replication.tables import TableRun
 
     model = model_named(options.model)
     scale = SCALES[model.scale]
-    configuration = with_changes(scale.configuration, list(options.set))
-    methods = _names(options.methods, table.rows, "methods")
-    for name in methods:
-        build_method(name, configuration)
+    registry, own = _registry(options)
+    configuration = with_changes(scale.configuration, list(options.set), registry)
+    rows = table.rows if options.methods is None else tuple(dict.fromkeys(split_rows(options.methods)))
+    if not rows:
+        raise InputError(f"--methods names none; choose from: {', '.join(known_rows(registry))}")
+    methods = tuple(dict.fromkeys((*rows, *own)))
     columns = [name for group in table.groups if group.unavailable is None for name in group.columns]
     benchmarks = _names(options.benchmarks, tuple(columns), "benchmarks")
     for name in benchmarks:
@@ -129,8 +135,23 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
         require_hardware(model)
     request = Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                       limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
-                      plan_only=options.plan)
+                      registry=registry, plan_only=options.plan)
     return TableRun(table, Planner(request), methods, benchmarks), request
+
+
+def _registry(options: Options) -> tuple[dict[str, type[Method]], list[str]]:
+    """Return the methods at hand, and the names of those given with --method, each tried out before anything runs."""
+    from baselines import METHODS
+    from baselines.user_methods import installed_methods, load, registry_name, with_methods
+
+    own = [load(spec) for spec in options.method]
+    if own:
+        from baselines.trial import try_out
+
+        for method in own:
+            try_out(method)
+    registry = with_methods(with_methods(METHODS, installed_methods()), own)
+    return registry, [registry_name(method) for method in own]
 
 
 def _check_numbers(options: Options, configuration: Configuration) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.files import write_atomic
+from replication import budget
 from replication.plan import Request
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
@@ -41,6 +42,7 @@ def write(run: TableRun, request: Request, content: dict[str, Any], folder: Path
 def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport, store: Store) -> dict[str, Any]:
     """Return the whole result as plain data, unrounded."""
     steps = [store.read_manifest(step.id) for step in closure(run.targets) if store.folder(step).is_dir()]
+    budgets = [budget.row_budget(run.planner.plan(row), store) for row in run.methods]
     settings = {
         "configuration": dataclasses.asdict(request.configuration), "seed": request.seed,
         "limit_train": request.limit_train, "limit_eval": request.limit_eval,
@@ -55,7 +57,8 @@ def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport
                        "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()},
         "cells": run.cells(verdicts, report),
         "comparisons": run.comparisons(verdicts),
-        "notes": notes(run, request),
+        "budget": budgets,
+        "notes": notes(run, request) + budget.lines(budgets, run.warmup_notes(store)),
     }
 
 

@@ -42,6 +42,7 @@ class TableRun:
 
     def __init__(self, table: Table, planner: Planner, methods: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
         self.table, self.planner, self.benchmarks = table, planner, benchmarks
+        self.methods = methods
         self.rows = (*table.reference_rows, *methods)
         self.grades: dict[tuple[str, str], Grade] = {
             (row, name): planner.grade(row, name) for row in self.rows for name in self._measured()
@@ -55,6 +56,12 @@ class TableRun:
     def targets(self) -> list[Step]:
         """The steps whose results the cells are read from."""
         return list(self.grades.values())
+
+    def warmup_notes(self, store: Store) -> dict[str, Any] | None:
+        """Return what the shared warm-up's manifest says of updates and examples, if it has run."""
+        warmup = self.planner.warmup()
+        found: dict[str, Any] | None = store.read_manifest(warmup.id)["notes"] if store.is_done(warmup) else None
+        return found
 
     def verdicts(self, store: Store) -> dict[tuple[str, str], Verdicts]:
         """Read the verdicts of every finished grade step."""

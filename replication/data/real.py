@@ -139,7 +139,7 @@ def _example(source: Source, position: int, row: dict[str, Any], held_out: Mappi
     if not reasoning:
         raise ValueError("the reasoning is empty")
     return Example(id=f"{source.name}-train-{position}", question=question, gold=answer, source=source.name,
-                   completion=tagged_completion(reasoning, answer))
+                   answer_type="number", completion=tagged_completion(reasoning, answer))
 
 
 def _solve_gsm8k(row: Mapping[str, Any]) -> tuple[str, str]:

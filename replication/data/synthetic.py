@@ -48,7 +48,8 @@ def training_pool(size: int, seed: int) -> list[Example]:
     drafts = _unique(_mixed(rng), size, held_out=False)
     return [
         Example(id=f"synthetic-{position}", question=draft.question, gold=draft.gold, source=f"synthetic-{name}",
-                completion=completion_text(draft.steps, draft.gold))
+                completion=completion_text(draft.steps, draft.gold), answer_type=KINDS[name].answer_type,
+                options=draft.options)
         for position, (name, draft) in enumerate(drafts)
     ]
 
