@@ -76,7 +76,7 @@ def _tokens(step: TrainPhase) -> list[str]:
     said = []
     if step.lora is not None:
         said.append(f"LoRA r = {step.lora.rank}, alpha = {step.lora.alpha} instead of all parameters")
-    if isinstance(step.data, StoreTargets):
+    if isinstance(step.examples, StoreTargets):
         said.append("trains on its own hinted replies")
     if step.step_matched:
         said.append("repeats its examples up to a full epoch's updates")
@@ -86,9 +86,9 @@ def _tokens(step: TrainPhase) -> list[str]:
 
 
 def _data(plan: MethodPlan, store: Store) -> dict[str, Any]:
-    """Return what the steps between pool and training counted, by their labels."""
+    """Return what the steps between pool and training counted, by step."""
     kinds = (SelectActive, SampleReplies, MakePairs, MakeHints, StoreTargets)
-    return {step.label: notes for training in plan.trainings for step in closure([training])
+    return {step.id: notes for training in plan.trainings for step in closure([training])
             if isinstance(step, kinds) and (notes := _notes(step, store)) is not None}
 
 

@@ -195,7 +195,7 @@ class MethodPlan:
 
     def _train_pairs(self, phase: Train, pairs: MakePairs) -> TrainPairs:
         return TrainPairs(**self._shared(phase), reference=self._named(phase.reference or phase.strong, phase),
-                          data=pairs, hint_seconds=self.planner.hint("train-pairs"))
+                          pairs=pairs, hint_seconds=self.planner.hint("train-pairs"))
 
     def _train_tokens(self, phase: Train, data: Step | None) -> TrainPhase:
         shared, loss = self._shared(phase), self.planner.configuration.loss
@@ -206,10 +206,11 @@ class MethodPlan:
                 loss = replace(loss, mask="full_sequence")
         kind = "train" if phase.weak is None else "train-pair"
         return TrainPhase(
-            **shared, pool=self.pool, data=data, step_matched=phase.step_matched, joint=phase.joint, lora=phase.lora,
+            **shared, pool=self.pool, examples=data, step_matched=phase.step_matched, joint=phase.joint,
+            lora=phase.lora,
             weak=None if phase.weak is None else self._named(phase.weak, phase),
             reference=None if phase.reference is None else self._named(phase.reference, phase),
-            encoding=self.planner.configuration.data, loss=loss, library_arguments=dict(phase.trainer),
+            data=self.planner.configuration.data, loss=loss, library_arguments=dict(phase.trainer),
             hint_seconds=self.planner.hint(kind) * phase.epochs)
 
 

@@ -177,7 +177,7 @@ class Planner:
         sft = SFT()
         return TrainPhase(
             method="sft", method_version=sft.version, loss_settings=sft.loss_settings(), loss_of=Handle(sft),
-            strong=self.base(), pool=self.pool(), epochs=1, prompt=self.prompt, encoding=self.configuration.data,
+            strong=self.base(), pool=self.pool(), epochs=1, prompt=self.prompt, data=self.configuration.data,
             training=self.configuration.train, loss=self.configuration.loss, snapshots=snapshot_fractions(),
             seed=self.request.seed, out=WARMUP, title="warm-up", threads=self.scale.threads,
             hint_seconds=self.hint("train"))

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,8 @@ def show(run: TableRun, request: Request, content: dict[str, Any], report: RunRe
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(_terminal_table(run, request, content))
+    for table in _terminal_tables(run, request, content, console.width):
+        console.print(table)
     for c in content["comparisons"]:
         if c["column"].endswith("Avg."):
             console.print(f"{c['row']} - {c['against']}, {c['column']}: {c['difference']:+.1f} points, 95 % "
@@ -220,21 +222,26 @@ def show(run: TableRun, request: Request, content: dict[str, Any], report: RunRe
                   + ", ".join(str(path) for path in paths), highlight=False, markup=False, soft_wrap=True)
 
 
-def _terminal_table(run: TableRun, request: Request, content: dict[str, Any]) -> Any:
+def _terminal_tables(run: TableRun, request: Request, content: dict[str, Any], width: int) -> Iterator[Any]:
+    """Yield tables of as many rows side by side as the width holds: value, interval, and the paper's in parentheses."""
     from rich.table import Table
     from rich.text import Text
 
     rows, columns, cells = grid(content)
-    source = request.model.published_as or request.model.context
-    table = Table(title=heading(run, request), caption=content["notes"][0])
-    table.add_column("")
-    for row in rows:
-        table.add_column(row, justify="right")
-    with_paper = [row for row in rows if any(_paper(cells[row, c]) for c in columns)]
-    for row in with_paper:
-        table.add_column(f"{row}, paper ({source})", justify="right", style="dim", max_width=16)
-    for column in _shown(content):
-        measured = [Text.assemble(_value(cells[row, column]), (f"\n{_interval(cells[row, column])}", "dim"))
-                    for row in rows]
-        table.add_row(column, *measured, *(_paper(cells[row, column]) for row in with_paper))
-    return table
+    source = request.model.published_as or f"{request.model.context}, for orientation"
+    with_paper = any(_paper(cells[row, c]) for row in rows for c in columns)
+    caption = content["notes"][0] + (f" In parentheses: the paper's ({source})." if with_paper else "")
+    side_by_side = max(1, (width - 13) // 15)
+    for start in range(0, len(rows), side_by_side):
+        shown = rows[start : start + side_by_side]
+        table = Table(title=heading(run, request) if start == 0 else None,
+                      caption=caption if start + side_by_side >= len(rows) else None)
+        table.add_column("")
+        for row in shown:
+            table.add_column(row, justify="right", min_width=12)
+        for column in _shown(content):
+            found = [cells[row, column] for row in shown]
+            table.add_row(column, *(Text.assemble(_value(cell), (f"\n{_interval(cell)}", "dim"),
+                                                  (f"\n({_paper(cell)})" if _paper(cell) else "", "dim italic"))
+                                    for cell in found))
+        yield table

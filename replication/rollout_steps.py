@@ -177,7 +177,7 @@ class TrainPairs(Step):
     loss_of: Handle = field(metadata=NOT_IDENTITY)
     strong: Step
     reference: Step
-    data: Step
+    pairs: Step
     epochs: int
     prompt: PromptFormat
     training: TrainingSettings

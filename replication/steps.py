@@ -239,12 +239,12 @@ class TrainPhase(Step):
     weak: Step | None = None
     reference: Step | None = None
     pool: Step
-    data: Step | None = None
+    examples: Step | None = None
     """What is trained on: a subset or an active set of the pool, or stored targets; None: the whole pool."""
     epochs: int
     step_matched: bool = False
     prompt: PromptFormat
-    encoding: DataSettings
+    data: DataSettings
     training: TrainingSettings
     loss: LossSettings
     joint: JointTraining | None = None

@@ -119,7 +119,7 @@ def train_on_pairs(job: Job) -> dict[str, Any]:
     prepare(step.threads, seed)
     tokenizer = _tokenizer(job.inputs["strong"])
     check_same_tokenizer(tokenizer, _tokenizer(job.inputs["reference"]), "reference")
-    pairs = list(read_jsonl(job.inputs["data"] / "pairs.jsonl"))
+    pairs = list(read_jsonl(job.inputs["pairs"] / "pairs.jsonl"))
     rows = ordered(pairs, step.training, epochs=step.epochs, seed=seed)
     policy = load_causal_lm(job.inputs["strong"] / "checkpoint", step.training.param_dtype)
     other = step.reference.key != step.strong.key
@@ -155,14 +155,14 @@ def _pool_size(job: Job) -> int:
 def _encode(job: Job, tokenizer: Any) -> tuple[Encoded, StoredLogits | None]:
     """Return the rows to train on, from the pool, a part of it, or stored targets."""
     step = job.step
-    if "data" in job.inputs and (job.inputs["data"] / "targets.jsonl").is_file():
-        rows = list(read_jsonl(job.inputs["data"] / "targets.jsonl"))
-        return Encoded(rows, 0, 0), load_targets(job.inputs["data"], tokenizer)
+    if "examples" in job.inputs and (job.inputs["examples"] / "targets.jsonl").is_file():
+        rows = list(read_jsonl(job.inputs["examples"] / "targets.jsonl"))
+        return Encoded(rows, 0, 0), load_targets(job.inputs["examples"], tokenizer)
     examples = list(read_jsonl(job.inputs["pool"] / "pool.jsonl"))
-    if "data" in job.inputs:
-        active = json.loads((job.inputs["data"] / "active.json").read_text(encoding="utf-8"))
+    if "examples" in job.inputs:
+        active = json.loads((job.inputs["examples"] / "active.json").read_text(encoding="utf-8"))
         examples = [examples[i] for i in active["ids"]]
-    return encode_pool(examples, tokenizer, step.prompt, step.encoding, step.loss), None
+    return encode_pool(examples, tokenizer, step.prompt, step.data, step.loss), None
 
 
 def _tokenizer(folder: Path) -> Any:
