@@ -15,19 +15,20 @@ from replication.worker import Job
 
 def generate(job: Job) -> dict[str, Any]:
     """Write records.jsonl: one greedy answer per problem, resumed batch by batch after a kill."""
-    from evaluation.backends import hf
+    from evaluation.backends import backend
+    from evaluation.backends.interface import Request
     from replication.actions.torch_setup import prepare
 
     step = job.step
     prepare(step.threads)
     problems = [Problem.from_row(row) for row in read_jsonl(job.inputs["problems"] / "problems.jsonl")]
-    request = hf.Request(
+    request = Request(
         prompt=step.prompt, max_new_tokens=step.max_new_tokens, max_prompt_tokens=step.max_prompt_tokens,
         batch_size=step.batch_size, compute_dtype=step.compute_dtype,
     )
     partial = job.scratch / "records.jsonl"
-    hf.generate(job.inputs["checkpoint"] / "checkpoint", problems, request, partial, key=step.key,
-                on_progress=job.on_progress)
+    backend("hf").generate(job.inputs["checkpoint"] / "checkpoint", problems, request, partial, key=step.key,
+                           on_progress=job.on_progress)
     records = [row for row in read_jsonl(partial) if "header" not in row]
     order = {problem.id: i for i, problem in enumerate(problems)}
     records.sort(key=lambda row: order[row["id"]])
