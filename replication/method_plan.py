@@ -149,7 +149,8 @@ class MethodPlan:
         replies = self._replies(phase.rollouts, phase)
         graded = phase.rule == "verified" or phase.drop_correct
         self.made[phase.out] = MakePairs(
-            replies=replies, grades=self._grades(replies) if graded else None, pool=self.pool,
+            checkpoint=replies.checkpoint, replies=replies, grades=self._grades(replies) if graded else None,
+            pool=self.pool,
             prompt=self.planner.prompt, data=replace(self.planner.configuration.data, overlength=phase.overlength),
             rule=phase.rule, incorrect=phase.incorrect, drop_correct=phase.drop_correct)
 

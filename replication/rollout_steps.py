@@ -101,6 +101,8 @@ class MakePairs(Step):
 
     kind = "pairs"
     action = "replication.actions.rollouts:make_pairs"
+    checkpoint: Step
+    """Whose tokenizer encodes prompts and completions."""
     replies: Step
     grades: Step | None
     pool: Step

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from evaluation.backends import hf
+from evaluation.backends.interface import Request
 from evaluation.problem import Problem
 from foundation.errors import InputError
 from foundation.prompts import PromptFormat, encode_example, encode_prompt, prompt_text, stop_ids
@@ -19,7 +20,7 @@ PROBLEMS = benchmark_problems("gsm8k", 10, seed=1)
 
 @pytest.fixture
 def request_(prompt):
-    return hf.Request(prompt=prompt, max_new_tokens=12, max_prompt_tokens=128, batch_size=4, compute_dtype="float32")
+    return Request(prompt=prompt, max_new_tokens=12, max_prompt_tokens=128, batch_size=4, compute_dtype="float32")
 
 
 def _records(path):
@@ -83,13 +84,16 @@ def test_the_answer_ends_at_the_terminator(tiny_checkpoint, prompt, tmp_path):
     model.generate = lambda input_ids, **_: torch.cat(
         [input_ids, torch.tensor([[7, stops[0], 0], [7, 8, 9]], device=input_ids.device)], dim=1)
     ids = {p.id: encode_prompt(tokenizer, prompt, p.question) for p in PROBLEMS[:2]}
-    rows = hf._answer(model, tokenizer, list(ids), ids, 3, stops)
+    request = Request(prompt=prompt, max_new_tokens=3, max_prompt_tokens=128, batch_size=2, compute_dtype="float32")
+    rows = hf._answer(model, tokenizer, [(i, 0) for i in ids], ids, request)
     assert [(r["finish_reason"], r["new_tokens"]) for r in rows] == [("stop", 2), ("length", 3)]
 
 
-def test_batches_follow_from_the_prompts_alone():
+def test_batches_follow_from_the_prompts_alone(prompt):
     prompts = {f"p{i}": [0] * n for i, n in enumerate([3, 9, 5, 9, 1])}
-    assert hf.form_batches(prompts, 2) == [["p1", "p3"], ["p2", "p0"], ["p4"]]
+    request = Request(prompt=prompt, max_new_tokens=3, max_prompt_tokens=128, batch_size=2, compute_dtype="float32")
+    assert [[i for i, _ in batch] for batch in hf.form_batches(prompts, request)] == [["p1", "p3"], ["p2", "p0"],
+                                                                                      ["p4"]]
 
 
 # -------------------------------------------------------------------------------------------------------- prompts

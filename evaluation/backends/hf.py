@@ -75,12 +75,13 @@ def form_batches(encoded: dict[str, list[int]], request: Request) -> list[list[K
 
 
 def _refuse_overlong(encoded: dict[str, list[int]], request: Request) -> None:
-    overlong = [f"{i} ({len(ids)} tokens)" for i, ids in encoded.items()
-                if len(ids) > request.max_prompt_tokens or request.room(len(ids)) < 1]
+    limit = request.max_prompt_tokens if request.max_total_tokens is None else min(request.max_prompt_tokens,
+                                                                                   request.max_total_tokens - 1)
+    overlong = [f"{i} ({len(ids)} tokens)" for i, ids in encoded.items() if len(ids) > limit]
     if overlong:
-        raise InputError(f"{len(overlong)} prompts are longer than {request.max_prompt_tokens} tokens, or leave no "
-                         f"room for an answer: {', '.join(overlong[:5])}; a cut prompt is another question, so raise "
-                         "eval.max_prompt_tokens (data.max_length for rollouts) instead")
+        raise InputError(f"{len(overlong)} prompts are longer than {limit} tokens: {', '.join(overlong[:5])}; "
+                         "a cut prompt is another question, so raise eval.max_prompt_tokens (for rollouts: "
+                         "data.max_length, or the method's own limit) instead")
 
 
 def _open_records(path: Path, key: str, batches: list[list[Key]]) -> set[Key]:

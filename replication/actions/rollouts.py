@@ -127,7 +127,7 @@ def make_pairs(job: Job) -> dict[str, Any]:
     step = job.step
     replies = _verified(job)
     examples = [row for row in _pool(job) if row["id"] in replies]
-    tokenizer = _tokenizer(job.inputs["replies"])
+    tokenizer = _tokenizer(job.inputs["checkpoint"] / "checkpoint")
     if step.rule == "verified":
         pairs, skipped = encode_verified_pairs(examples, replies, tokenizer, step.prompt, step.data, step.incorrect)
     else:
