@@ -6,7 +6,6 @@ top k, the log of the softened mass outside them, and whether anything is stored
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,13 @@ from baselines.replies import VerifiedReply
 from baselines.scoring import length_batches
 from baselines.settings import DataSettings
 from foundation.errors import InputError
-from foundation.files import canonical_json, write_jsonl
-from foundation.prompts import PromptFormat, encode_prompt, stop_ids, terminator_id
+from foundation.files import write_jsonl
+from foundation.prompts import PromptFormat, encode_prompt, stop_ids, terminator_id, tokenizer_hash
 
 # B examples, S positions, R reply tokens of a batch, N supervised tokens of all replies, K stored logits, V vocabulary
 
 COLUMNS = "targets.safetensors"
 ROWS = "targets.jsonl"
-
-
-def tokenizer_hash(tokenizer: Any) -> str:
-    """Return a hash of the vocabulary: token ids mean the same only under the same one."""
-    return hashlib.sha256(canonical_json(tokenizer.get_vocab()).encode()).hexdigest()
 
 
 def distillation_rows(examples: Sequence[Row], kept: dict[str, VerifiedReply], hinted: dict[str, str], tokenizer: Any,

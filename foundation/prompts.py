@@ -5,9 +5,12 @@ Training, entropies, rollouts and evaluation share this file, so that they canno
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from foundation.files import canonical_json
 
 Style = Literal["tags", "tag_free"]
 
@@ -86,6 +89,11 @@ def terminator_id(tokenizer: Any, prompt: PromptFormat) -> int:
     if token_id is None or token_id == tokenizer.unk_token_id:
         raise ValueError(f"the tokenizer has no token {prompt.terminator!r} to end a completion with")
     return int(token_id)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return a hash of the vocabulary: token ids mean the same only under the same one."""
+    return hashlib.sha256(canonical_json(tokenizer.get_vocab()).encode()).hexdigest()
 
 
 def stop_ids(tokenizer: Any, prompt: PromptFormat) -> list[int]:

@@ -140,6 +140,7 @@ class PretrainTiny(Step):
     """Pretrain the tiny model from random weights on generated text."""
 
     kind = "pretrain"
+    version = 2
     action = "replication.actions.base:pretrain_tiny"
     libraries = TRAINING_LIBRARIES
     model: str

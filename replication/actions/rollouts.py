@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from evaluation.graders.math import MathGrader, grader_versions
 from evaluation.problem import Problem
 from foundation.errors import GraderError, InputError
 from foundation.files import read_jsonl, write_jsonl
+from foundation.prompts import tokenizer_hash
 from foundation.seeds import stream
 from replication.worker import Job
+
+TOKENIZER = "tokenizer.sha256"
 
 
 def draw_subset(job: Job) -> dict[str, Any]:
@@ -38,14 +42,14 @@ def _pool(job: Job) -> list[dict[str, Any]]:
 
 def sample_replies(job: Job) -> dict[str, Any]:
     """Write replies.jsonl: n replies a prompt with their token ids, in the order of prompts and samples."""
-    from evaluation.backends.interface import Prompt, Request, Sampling
-
     from evaluation.backends import backend
+    from evaluation.backends.interface import Prompt, Request, Sampling
     from replication.actions.torch_setup import prepare
 
     step = job.step
     prepare(step.threads)
     if "hints" in job.inputs:
+        check_tokenizer(job.inputs["hints"], _tokenizer(job.inputs["checkpoint"] / "checkpoint"), "hinted prompts")
         prompts = [Prompt(id=row["id"], question=row["question"]) for row in
                    read_jsonl(job.inputs["hints"] / "hints.jsonl")]
     else:
@@ -64,6 +68,7 @@ def sample_replies(job: Job) -> dict[str, Any]:
     records.sort(key=lambda row: (order[row["id"]], row["sample"]))
     assert len(records) == step.n * len(prompts), "each prompt has n replies"
     write_jsonl(job.output / "replies.jsonl", records)
+    _name_tokenizer(job, _tokenizer(job.inputs["checkpoint"] / "checkpoint"))
     reasons = collections.Counter(row["finish_reason"] for row in records)
     return {"prompts": len(prompts), "replies": len(records), "finish_reasons": dict(reasons),
             "new_tokens": sum(row["new_tokens"] for row in records),
@@ -118,6 +123,23 @@ def _tokenizer(folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
+def _name_tokenizer(job: Job, tokenizer: Any) -> None:
+    (job.output / TOKENIZER).write_text(tokenizer_hash(tokenizer) + "\n", encoding="utf-8")
+
+
+def check_tokenizer(folder: Path, tokenizer: Any, what: str) -> None:
+    """Refuse token ids, or texts made from them, that come from another tokenizer.
+
+    Raises:
+        InputError: the vocabularies differ.
+    """
+    stored = (folder / TOKENIZER).read_text(encoding="utf-8").strip()
+    if stored != tokenizer_hash(tokenizer):
+        raise InputError(f"the {what} in {folder.name} come from another tokenizer (vocabulary hash {stored[:12]}, "
+                         f"this model's is {tokenizer_hash(tokenizer)[:12]}); sample them again from a checkpoint of the "
+                         "same family")
+
+
 def make_pairs(job: Job) -> dict[str, Any]:
     """Write pairs.jsonl: `{id, prompt_ids, chosen_ids, rejected_ids}`, and how many prompts gave none, and why.
 
@@ -128,6 +150,8 @@ def make_pairs(job: Job) -> dict[str, Any]:
     replies = _verified(job)
     examples = [row for row in _pool(job) if row["id"] in replies]
     tokenizer = _tokenizer(job.inputs["checkpoint"] / "checkpoint")
+    check_tokenizer(job.inputs["replies"], tokenizer, "rollouts")
+    _name_tokenizer(job, tokenizer)
     if step.rule == "verified":
         pairs, skipped = encode_verified_pairs(examples, replies, tokenizer, step.prompt, step.data, step.incorrect)
     else:
@@ -167,6 +191,7 @@ def make_hints(job: Job) -> dict[str, Any]:
                          f"({_listed(skipped)}); {_solved(replies)}. Nothing was trained: raise the number of "
                          "rollouts, take more prompts (ssb.subset), or start from a stronger checkpoint (ssb.init)")
     write_jsonl(job.output / "hints.jsonl", hints)
+    shutil.copyfile(job.inputs["replies"] / TOKENIZER, job.output / TOKENIZER)
     return {"prompts": len(examples), "hinted": len(hints), "skipped": dict(skipped)}
 
 
@@ -183,6 +208,7 @@ def store_targets(job: Job) -> dict[str, Any]:
     step = job.step
     device = prepare(step.threads)
     tokenizer = _tokenizer(job.inputs["teacher"] / "checkpoint")
+    check_tokenizer(job.inputs["replies"], tokenizer, "hinted replies")
     hinted = {row["id"]: row["question"] for row in read_jsonl(job.inputs["hints"] / "hints.jsonl")}
     replies = _verified(job)
     kept = {i: r[0] for i, r in replies.items() if r[0].outcome == "correct" and r[0].finished}

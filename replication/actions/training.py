@@ -25,6 +25,7 @@ from foundation.errors import InputError
 from foundation.files import read_jsonl, write_jsonl
 from foundation.prompts import stop_ids
 from foundation.seeds import stream, stream_seed
+from replication.actions.rollouts import check_tokenizer
 from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.worker import Job
 
@@ -119,6 +120,7 @@ def train_on_pairs(job: Job) -> dict[str, Any]:
     prepare(step.threads, seed)
     tokenizer = _tokenizer(job.inputs["strong"])
     check_same_tokenizer(tokenizer, _tokenizer(job.inputs["reference"]), "reference")
+    check_tokenizer(job.inputs["pairs"], tokenizer, "pairs")
     pairs = list(read_jsonl(job.inputs["pairs"] / "pairs.jsonl"))
     rows = ordered(pairs, step.training, epochs=step.epochs, seed=seed)
     policy = load_causal_lm(job.inputs["strong"] / "checkpoint", step.training.param_dtype)
