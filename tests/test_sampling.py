@@ -1,111 +1,225 @@
-"""Sampling: the right distribution, a stream of its own for each sample, limits and refusals."""
+"""Sampling with the Hugging Face backend: a sample is that of its seed, whatever is drawn beside it; tokens have the law."""
 
 from __future__ import annotations
 
+import collections
 import json
-from dataclasses import replace
+import math
 
+import numpy as np
 import pytest
 import torch
+import transformers
 
-from evaluation.backends import backend, hf
-from evaluation.backends.interface import Prompt, Request, Sampling
-from evaluation.backends.sampling import GumbelMax
+from evaluation.backends import hf
+from evaluation.backends.interface import BACKENDS, Prompt, Request, Sampling
 from foundation.errors import InputError
+from foundation.prompts import encode_prompt
+from replication.data.synthetic import benchmark_problems
 
-PROMPTS = [Prompt(f"p{i}", f"What is {i}+{i}?") for i in range(5)]
-
-
-@pytest.fixture
-def request_(prompt):
-    return Request(prompt=prompt, max_new_tokens=12, max_prompt_tokens=128, batch_size=8, compute_dtype="float32",
-                   sampling=Sampling(n=3, temperature=1.0), keep_token_ids=True)
+PROBLEMS = benchmark_problems("gsm8k", 6, seed=1)
+PROMPTS = [Prompt(problem.id, problem.question) for problem in PROBLEMS]
 
 
 @pytest.fixture
-def answers(tiny_checkpoint, tmp_path):
-    def _answers(request, name="records"):
-        hf.generate(tiny_checkpoint, PROMPTS, request, tmp_path / name, key="k")
-        rows = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()[1:]]
-        return {(row["id"], row["sample"]): row for row in rows}
-
-    return _answers
+def ask(tiny_checkpoint, prompt, tmp_path):
+    """Generate with changed settings; return the records by (id, sample)."""
+    def ask(sampling, *, prompts=PROMPTS, records=None, **changes):
+        settings = {"max_new_tokens": 12, "max_prompt_tokens": 128, "batch_size": 4, "compute_dtype": "float32"}
+        request = Request(prompt=prompt, sampling=sampling, **settings | changes)
+        path = records or tmp_path / f"records-{len(list(tmp_path.iterdir()))}"
+        BACKENDS["hf"](tiny_checkpoint, prompts, request, path, key="k")
+        rows = [json.loads(line) for line in path.read_text().split("\n")[1:-1]]
+        found = {(row["id"], row["sample"]): row for row in rows}
+        assert len(found) == len(rows) == len(prompts) * sampling.n
+        return found
+    return ask
 
 
 def _texts(rows):
-    return {key: row["text"] for key, row in rows.items()}
+    return {slot: row["text"] for slot, row in rows.items()}
 
 
-def test_every_prompt_gets_n_samples_that_differ(request_, answers):
-    rows = answers(request_)
-    assert set(rows) == {(p.id, s) for p in PROMPTS for s in range(3)}
-    assert len({row["seed"] for row in rows.values()}) == len(rows) == len(set(_texts(rows).values()))
+WARM = Sampling(n=3, temperature=1.0)
 
 
-def test_a_sample_depends_on_its_seed_not_on_its_batch(request_, answers):
-    first = _texts(answers(request_, "a"))
-    assert _texts(answers(replace(request_, batch_size=2), "b")) == first
-    assert _texts(answers(replace(request_, sampling=Sampling(n=2, temperature=1.0)), "c")).items() <= first.items()
-    other = _texts(answers(replace(request_, seed=1), "d"))
-    assert all(other[key] != first[key] for key in first)
+def test_same_seed_same_records_another_seed_others(ask):
+    first = ask(WARM, seed=1)
+    assert first == ask(WARM, seed=1)
+    other = ask(WARM, seed=2)
+    assert all(first[slot]["text"] != other[slot]["text"] and first[slot]["seed"] != other[slot]["seed"]
+               for slot in first)
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=1.0, top_k=1), Sampling(temperature=1.0, top_p=1e-6),
-                                      Sampling(temperature=1e-4)])
-def test_the_limits_of_sampling_are_greedy(request_, answers, sampling):
-    greedy = _texts(answers(replace(request_, sampling=Sampling()), "greedy"))
-    assert _texts(answers(replace(request_, sampling=sampling), "sampled")) == greedy
+def test_samples_of_one_prompt_differ_and_so_do_equal_questions(ask):
+    texts = _texts(ask(WARM, prompts=[*PROMPTS, Prompt("again", PROMPTS[0].question)]))
+    assert len(set(texts.values())) == len(texts)
+
+
+@pytest.mark.parametrize("sampling", [WARM, Sampling(n=3, temperature=0.8, top_k=50, top_p=0.95)])
+def test_a_sample_is_the_same_whatever_is_drawn_beside_it(ask, sampling):
+    together = _texts(ask(sampling, batch_size=18))
+    assert _texts(ask(sampling, batch_size=5)) == together
+    alone = _texts(ask(Sampling(**{**_settings(sampling), "n": 1}), prompts=PROMPTS[2:3]))
+    assert alone.items() <= together.items()
+
+
+def _settings(sampling):
+    return {name: getattr(sampling, name) for name in ("n", "temperature", "top_p", "top_k")}
+
+
+@pytest.mark.parametrize("sampling", [
+    Sampling(temperature=1e-6), Sampling(temperature=1.0, top_k=1), Sampling(temperature=1.0, top_p=1e-6),
+    Sampling(temperature=1e-6, top_k=50, top_p=0.9),
+], ids=["temperature", "top_k", "top_p", "all"])
+def test_limits_of_sampling_equal_greedy_decoding(ask, sampling):
+    greedy = ask(Sampling())
+    assert _texts(ask(sampling)) == _texts(greedy)
+    assert all(row["seed"] is None for row in greedy.values())
+
+
+def test_token_ids_are_what_the_model_chose_end_included(ask, tokenizer, prompt):
+    found = ask(Sampling(n=40, temperature=3.0), prompts=PROMPTS[:2], batch_size=80, max_new_tokens=60,
+                keep_token_ids=True)
+    reasons = collections.Counter(row["finish_reason"] for row in found.values())
+    assert reasons["stop"] > 0 and reasons["length"] > 0
+    end = tokenizer.convert_tokens_to_ids(prompt.terminator)
+    for row in found.values():
+        assert len(row["token_ids"]) == row["new_tokens"]
+        stopped = row["finish_reason"] == "stop"
+        assert row["token_ids"].count(end) == stopped and (row["token_ids"][-1] == end) == stopped
+        assert stopped or row["new_tokens"] == 60
+        assert tokenizer.decode(row["token_ids"], skip_special_tokens=True) == row["text"]
+
+
+def test_without_being_asked_for_token_ids_are_left_out(ask):
+    assert all("token_ids" not in row for row in ask(Sampling()).values())
+
+
+# ------------------------------------------------------------------------------------------------------- the law
+
+
+def _counts(sampling, logits, draws):
+    """Draw many first tokens through the processor, all rows of one batch."""
+    processor = hf.Draw(sampling, list(range(draws)))
+    chosen = processor(torch.zeros(draws, 1, dtype=torch.long), logits.expand(draws, -1).clone()).argmax(-1)
+    return torch.bincount(chosen, minlength=logits.shape[-1]).numpy()
 
 
 @pytest.mark.parametrize(("sampling", "kept"), [
-    (Sampling(temperature=1.0), [0, 1, 2, 3]), (Sampling(temperature=0.5), [0, 1, 2, 3]),
-    (Sampling(temperature=1.0, top_k=2), [0, 1]), (Sampling(temperature=1.0, top_p=0.7), [0, 1]),
-    (Sampling(temperature=1.0, top_p=0.5), [0])])
-def test_samples_follow_the_softmax_of_what_is_kept(sampling, kept):
-    """P = (0.5, 0.3, 0.15, 0.05): 20,000 draws lie within four standard errors of each probability."""
-    logits_V = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05]))
-    n = 20_000
-    drawn = GumbelMax(sampling, list(range(n)))(None, logits_V.repeat(n, 1)).argmax(dim=1)
-    p = torch.zeros(4)
-    p[kept] = (logits_V[kept] / sampling.temperature).softmax(dim=0)
-    found = torch.bincount(drawn, minlength=4) / n
-    assert ((found - p).abs() <= 4 * (p * (1 - p) / n).sqrt()).all(), (found, p)
+    (Sampling(temperature=1.0), 6), (Sampling(temperature=0.5), 6), (Sampling(temperature=2.0, top_k=3), 3),
+    (Sampling(temperature=1.0, top_p=0.8), 3), (Sampling(temperature=2.0, top_k=4, top_p=0.8), 3),
+])
+def test_tokens_follow_the_softmax_after_the_filters(sampling, kept):
+    logits = torch.tensor([[0.3, 2.0, -1.0, 1.0, 1.5, -0.5]])
+    law = np.exp(logits[0].double().numpy() / sampling.temperature)
+    order = np.argsort(-law)
+    if sampling.top_k:
+        law[order[sampling.top_k :]] = 0
+    law /= law.sum()
+    # The smallest set of likeliest tokens that holds top_p of what is left.
+    law[order[np.searchsorted(np.cumsum(law[order]), sampling.top_p) + 1 :]] = 0
+    law /= law.sum()
+    assert (law > 0).sum() == kept
+    draws = 20_000
+    counts = _counts(sampling, logits, draws)
+    assert counts[law == 0].sum() == 0
+    chi_square = ((counts - draws * law)[law > 0] ** 2 / (draws * law[law > 0])).sum()
+    degrees = kept - 1
+    assert chi_square < degrees + 4 * math.sqrt(2 * degrees)
 
 
-def test_token_ids_are_the_reply_with_its_end(request_, answers, tokenizer, tiny_checkpoint):
-    rows = answers(replace(request_, sampling=Sampling(n=8, temperature=3.0)))
-    ended = [row for row in rows.values() if row["finish_reason"] == "stop"]
-    assert ended, "at temperature 3 some replies end by chance"
-    assert all(row["token_ids"][-1] in (tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|im_end|>"))
-               and len(row["token_ids"]) == row["new_tokens"] for row in ended)
-    cut = [row for row in rows.values() if row["finish_reason"] == "length"]
-    assert all(len(row["token_ids"]) == 12 for row in cut)
+def test_the_first_token_of_a_model_follows_its_softmax(ask, tiny_checkpoint, tokenizer, prompt):
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_checkpoint, local_files_only=True).eval()
+    ids = torch.tensor([encode_prompt(tokenizer, prompt, PROMPTS[0].question)])
+    with torch.no_grad():
+        logits = model(ids).logits[0, -1].double()
+    law = torch.softmax(logits * 4, dim=-1).numpy()
+    draws = 3000
+    found = ask(Sampling(n=draws, temperature=0.25), prompts=PROMPTS[:1], batch_size=draws, max_new_tokens=1,
+                keep_token_ids=True)
+    counts = np.bincount([row["token_ids"][0] for row in found.values()], minlength=len(law))
+    likely = law * draws >= 5
+    observed, expected = np.append(counts[likely], counts[~likely].sum()), np.append(law[likely], law[~likely].sum())
+    chi_square = ((observed - draws * expected) ** 2 / (draws * expected)).sum()
+    assert likely.sum() >= 10
+    assert chi_square < likely.sum() + 4 * math.sqrt(2 * likely.sum())
 
 
-def test_the_total_length_is_each_prompts_own_limit(request_, answers):
-    rows = answers(replace(request_, max_new_tokens=None, max_total_tokens=30))
-    assert all(row["prompt_tokens"] + row["new_tokens"] <= 30 for row in rows.values())
-    assert any(row["prompt_tokens"] + row["new_tokens"] == 30 for row in rows.values())
+def test_steps_of_one_sequence_use_fresh_noise_in_one_order(monkeypatch):
+    """The noise of a step does not depend on how many steps are drawn at a time."""
+    scores = torch.zeros(2, 5)
+    whole = hf.Draw(Sampling(temperature=1.0), [1, 2])
+    many = [whole(None, scores) for _ in range(6)]
+    monkeypatch.setattr(hf, "_NOISE_VALUES", 20)
+    few = hf.Draw(Sampling(temperature=1.0), [1, 2])
+    assert all(torch.equal(a, few(None, scores)) for a in many)
+    assert len({tuple(step[0].tolist()) for step in many}) == 6
 
 
-@pytest.mark.parametrize("settings", [
-    {"n": 0}, {"n": 2}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_p": 1.5},
-    {"top_k": -1}])
-def test_samplings_that_cannot_be_meant_are_refused(settings):
-    with pytest.raises(InputError, match=next(iter(settings)).replace("temperature", "temperature")):
-        Sampling(**settings)
+# ------------------------------------------------------------------------------------------------- limits and ends
 
 
-def test_a_top_k_beyond_the_vocabulary_is_refused(request_, answers):
-    with pytest.raises(InputError, match="top_k is 100000, the vocabulary has"):
-        answers(replace(request_, sampling=Sampling(temperature=1.0, top_k=100_000)))
+def test_each_sequence_ends_at_its_own_total_length(ask, tokenizer, prompt):
+    found = ask(Sampling(), max_new_tokens=None, max_total_tokens=90, batch_size=6, keep_token_ids=True)
+    assert len({row["prompt_tokens"] for row in found.values()}) > 1
+    for row in found.values():
+        assert row["finish_reason"] == "stop" or row["prompt_tokens"] + row["new_tokens"] == 90
+    longer = ask(Sampling(), max_new_tokens=None, max_total_tokens=110, batch_size=6)
+    assert all(longer[slot]["text"].startswith(row["text"]) for slot, row in found.items())
 
 
-def test_no_room_for_an_answer_is_an_error(request_, answers):
-    with pytest.raises(InputError, match="longer than 4 tokens"):
-        answers(replace(request_, max_total_tokens=5))
+def test_the_tighter_limit_counts(ask):
+    found = ask(Sampling(), max_new_tokens=3, max_total_tokens=90)
+    assert {row["new_tokens"] for row in found.values()} <= {1, 2, 3}
 
 
-def test_an_unknown_backend_lists_the_known_ones():
-    with pytest.raises(InputError, match="hf"):
-        backend("gguf")
+def test_a_stop_string_ends_an_answer_and_is_cut_off(ask):
+    sampling = Sampling(n=4, temperature=1.0)
+    free = ask(sampling, max_new_tokens=30, keep_token_ids=True)
+    character = collections.Counter("".join(row["text"] for row in free.values())).most_common(1)[0][0]
+    stopped = ask(sampling, max_new_tokens=30, stop=(character, "never said"), keep_token_ids=True)
+    assert any(character in row["text"] for row in free.values())
+    for slot, row in stopped.items():
+        before, found, _ = free[slot]["text"].partition(character)
+        assert row["text"] == before
+        assert row["finish_reason"] == ("stop" if found else free[slot]["finish_reason"])
+        assert row["token_ids"] == free[slot]["token_ids"][: row["new_tokens"]]
+
+
+# ------------------------------------------------------------------------------------------------ kills and refusals
+
+
+@pytest.mark.parametrize("keep", [0, 3, 5, 17])
+def test_a_killed_sampling_goes_on_as_if_it_had_not_been_killed(ask, tmp_path, keep):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    ask(WARM, records=whole)
+    lines = whole.read_text().split("\n")
+    cut.write_text("\n".join(lines[: keep + 1]) + "\n" + lines[keep + 1][:9])
+    ask(WARM, records=cut)
+    assert cut.read_text() == whole.read_text()
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"n": 0}, "at least 1"), ({"n": 2}, "same text"), ({"temperature": -1.0}, "-1.0"),
+    ({"temperature": math.nan}, "nan"), ({"temperature": math.inf}, "inf"), ({"temperature": 1e-9}, "1e-06"),
+    ({"top_p": 0.0}, "top_p 0.0"), ({"top_p": 1.1}, "top_p 1.1"), ({"top_p": math.nan}, "top_p nan"),
+    ({"top_k": -1}, "top_k -1"),
+])
+def test_impossible_sampling_is_refused(changes, reason):
+    with pytest.raises(InputError, match=reason):
+        Sampling(**changes)
+
+
+@pytest.mark.parametrize(("changes", "reason"), [
+    ({"max_new_tokens": None}, "needs a limit"), ({"max_new_tokens": 0}, "max_new_tokens 0"),
+    ({"max_total_tokens": -5}, "max_total_tokens -5"), ({"batch_size": 0}, "batch_size 0"),
+    ({"compute_dtype": "float8"}, "float8"), ({"stop": ("",)}, "empty stop string"),
+    ({"max_total_tokens": 30}, r"leave no room for an answer within 30 tokens in total: gsm8k-0"),
+    ({"sampling": Sampling(temperature=1.0, top_k=10_000)}, r"top_k 10000 exceeds .* of 264"),
+    ({"prompts": [PROMPTS[0], PROMPTS[0]]}, "2 prompts have only 1 different ids"),
+])
+def test_impossible_requests_are_refused_before_anything_is_written(ask, tmp_path, changes, reason):
+    with pytest.raises(InputError, match=reason):
+        ask(**{"sampling": Sampling(), "records": tmp_path / "records"} | changes)
+    assert not (tmp_path / "records").exists()
