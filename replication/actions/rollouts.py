@@ -42,8 +42,7 @@ def _pool(job: Job) -> list[dict[str, Any]]:
 
 def sample_replies(job: Job) -> dict[str, Any]:
     """Write replies.jsonl: n replies a prompt with their token ids, in the order of prompts and samples."""
-    from evaluation.backends import backend
-    from evaluation.backends.interface import Prompt, Request, Sampling
+    from evaluation.backends.interface import BACKENDS, Prompt, Request, Sampling
     from replication.actions.torch_setup import prepare
 
     step = job.step
@@ -61,8 +60,8 @@ def sample_replies(job: Job) -> dict[str, Any]:
         seed=step.seed, keep_token_ids=True,
     )
     partial = job.scratch / "records.jsonl"
-    backend(step.backend).generate(job.inputs["checkpoint"] / "checkpoint", prompts, request, partial, key=step.key,
-                                   on_progress=job.on_progress)
+    BACKENDS[step.backend](job.inputs["checkpoint"] / "checkpoint", prompts, request, partial, key=step.key,
+                           on_progress=job.on_progress)
     order = {prompt.id: i for i, prompt in enumerate(prompts)}
     records = [row for row in read_jsonl(partial) if "header" not in row]
     records.sort(key=lambda row: (order[row["id"]], row["sample"]))
