@@ -43,7 +43,7 @@ class Chain:
         for step in closure([target]):
             if step.key in self.made:
                 continue
-            if step.kind in ("pretrain", "pool", "train", "subset", "snapshot") and not self._needs_replies(step):
+            if not self._needs_replies(step):
                 execute(step, self.store, lambda *_, **__: None)
                 self.made[step.key] = self.store.use(step)
                 continue
