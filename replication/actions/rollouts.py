@@ -135,8 +135,8 @@ def check_tokenizer(folder: Path, tokenizer: Any, what: str) -> None:
     stored = (folder / TOKENIZER).read_text(encoding="utf-8").strip()
     if stored != tokenizer_hash(tokenizer):
         raise InputError(f"the {what} in {folder.name} come from another tokenizer (vocabulary hash {stored[:12]}, "
-                         f"this model's is {tokenizer_hash(tokenizer)[:12]}); sample them again from a checkpoint of the "
-                         "same family")
+                         f"this model's is {tokenizer_hash(tokenizer)[:12]}); sample them again from a checkpoint of "
+                         "the same family")
 
 
 def make_pairs(job: Job) -> dict[str, Any]:
