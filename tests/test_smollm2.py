@@ -38,7 +38,7 @@ def chain(data_root, tmp_path_factory):
     scale = replace(scale, pool_sources=("gsm8k",), threads=2)
     configuration = with_changes(scale.configuration, [
         "train.micro_batch=2", "train.global_batch=4", "train.checkpoint_every=none", "spin.global_batch=4",
-        "ssb.global_batch=2", "spin.subset=none", "dpo.subset=none", "data.max_length=256"])
+        "ssb.global_batch=2", "spin.subset=none", "dpo.subset=none", "data.max_length=512"])
     plan = Planner(Request(model=MODELS["smollm2-135m"], scale=scale, configuration=configuration,
                            data_root=data_root, limit_train=4 * UPDATES + 4, limit_eval=4, seed=0))
     folder = tmp_path_factory.mktemp("smollm2")
