@@ -18,6 +18,7 @@ setup: $(READY) ## Make .venv with everything the suite needs (all other targets
 # torch comes first and at its exact version: any other request resolves to a build of several GB.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; set it with: make setup PYTHON=python3.11")'
+	@test ! -L $(VENV) || { echo '$(VENV) is a symbolic link: installing would empty the environment it points to. Remove the link, or call $(PY) -m ... directly.' >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,smollm2]'
