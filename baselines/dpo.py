@@ -29,8 +29,8 @@ class DPO(Method):
     title = "DPO"
     objective = "-log sigmoid(beta * margin) of a verified correct over a verified incorrect rollout of M1"
 
-    rollouts: int = setting(4, place="App. B.9")
-    temperature: float = setting(0.8, place="App. B.9")
+    rollouts: int = setting(4, place="App. B.9", paper="dpo.num_rollouts")
+    temperature: float = setting(0.8, place="App. B.9", paper="dpo.temperature")
     beta: float = setting(0.1, ambiguity="A-40")
     learning_rate: float = setting(5e-7, ambiguity="A-40", options=("1e-6",), scales_with="learning_rate")
     clip_norm: float = setting(0.5, ambiguity="A-40", options=("1.0",))

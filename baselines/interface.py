@@ -15,9 +15,10 @@ walks through an example.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from baselines.declare import setting
 from baselines.phases import BASE, WARMUP, Distil, Hint, Pair, Phase, Sample, Score, Select, Subset, Train
 
 if TYPE_CHECKING:
@@ -86,25 +87,6 @@ class Variant:
 
     title: str
     changes: Mapping[str, str]
-
-
-def setting(default: Any, *, place: str = "", ambiguity: str = "", options: tuple[str, ...] = (),
-            scales_with: str = "", silent_base: Any = None, identity: bool = True) -> Any:
-    """Declare a method's setting: its default is the paper's value, `place` where the paper prints it.
-
-    Args:
-        default: the value at the paper's scale.
-        place: section of the paper, for the list of methods.
-        ambiguity: id A-nn of the open question that this setting answers.
-        options: other readings, where the type does not list them.
-        scales_with: `learning_rate`, `global_batch`, `pool` or `length`: at other scales the default keeps its ratio
-            to the shared protocol's value.
-        silent_base: the value for a backbone whose base cannot write verifiable answers (E.6, Gemma).
-        identity: False for what cannot change a result.
-    """
-    return field(default=default, metadata={"place": place, "ambiguity": ambiguity, "options": options,
-                                            "scales_with": scales_with, "silent_base": silent_base,
-                                            "identity": identity})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,7 @@ class NEFTune(Method):
     objective = "cross-entropy with Uniform(-a, a) noise on input embeddings, a = alpha / sqrt(L d)"
     variants: ClassVar = {"padded": Variant("NEFTune (padded)", {"neftune.length": "padded"})}
 
-    alpha: float = setting(5.0, place="App. E.6")
+    alpha: float = setting(5.0, place="App. E.6", paper="neftune.alpha")
     length: Literal["per_example", "padded"] = setting("per_example", ambiguity="A-20")
     init: Literal["sft_epoch1", "base"] = setting("sft_epoch1", ambiguity="A-04")
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from baselines.declare import setting
 from foundation.errors import InputError
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}  # fields that cannot change a result beyond float rounding
@@ -134,30 +135,28 @@ class LossSettings:
 class EntropySettings:
     """The entropy pass of WD-DS (Eq. 7)."""
 
-    entropy: Literal["paper", "official"] = "paper"
-    """A-64: training prompt and mask, or the public code's (no system prompt, unshifted, up to 8192 tokens)."""
-    dtype: Literal["fp32", "model"] = "fp32"
-    """A-65: of the softmax; `model` only matters under bfloat16."""
+    entropy: Literal["paper", "official"] = setting("paper", ambiguity="A-64")
+    """Training prompt and mask, or the public code's (no system prompt, unshifted, up to 8192 tokens)."""
+    dtype: Literal["fp32", "model"] = setting("fp32", ambiguity="A-65")
+    """Of the softmax; `model` only matters under bfloat16."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointTraining:
     """WD-JT (Eq. 5, 6; A-70 to A-75)."""
 
-    mix_weight: float = 0.5
+    mix_weight: float = setting(0.5, place="App. B.6", paper="wmss.lambda")
     """lambda, the weight of the strong logits (E.5, B.6)."""
-    freeze_weak: bool = False
-    """A-70."""
-    clip: Literal["joint", "per_branch"] = "joint"
-    """A-71."""
-    weak_learning_rate: float | None = None
-    """A-72: None shares the strong branch's."""
-    keep_tied: bool = True
-    """A-73: tied embeddings stay tied in each branch."""
-    export: Literal["strong", "weak"] = field(default="strong", metadata=NOT_IDENTITY)
-    """A-74: the branch that is evaluated; a training keeps both."""
-    format: Literal["as_sft", "official_stage3"] = "as_sft"
-    """A-75: the public code's stage 3 trains on the full sequence, without a system prompt."""
+    freeze_weak: bool = setting(False, ambiguity="A-70")
+    clip: Literal["joint", "per_branch"] = setting("joint", ambiguity="A-71")
+    weak_learning_rate: float | None = setting(None, ambiguity="A-72", options=("a rate of its own",))
+    """None shares the strong branch's."""
+    keep_tied: bool = setting(True, ambiguity="A-73")
+    """Tied embeddings stay tied in each branch."""
+    export: Literal["strong", "weak"] = setting("strong", ambiguity="A-74", identity=False)
+    """The branch that is evaluated; a training keeps both."""
+    format: Literal["as_sft", "official_stage3"] = setting("as_sft", ambiguity="A-75")
+    """The public code's stage 3 trains on the full sequence, without a system prompt."""
 
     def __post_init__(self) -> None:
         """Refuse a lambda that is not a weight.

@@ -29,20 +29,22 @@ class SPIN(Method):
     objective = "-log sigmoid(beta * margin) of the dataset's reply over a reply sampled from M1"
     variants: ClassVar = {"64": Variant("SPIN (batch 64)", {"spin.global_batch": "64"})}
 
-    beta: float = setting(0.1, place="App. E.6")
-    learning_rate: float = setting(5e-7, place="App. E.6", scales_with="learning_rate")
-    clip_norm: float = setting(0.5, place="App. E.6")
-    warmup_ratio: float = setting(0.1, place="App. E.6")
-    temperature: float = setting(1.0, place="App. E.6")
-    global_batch: int = setting(512, place="App. E.5", ambiguity="A-31", options=("64",), scales_with="global_batch")
+    beta: float = setting(0.1, place="App. E.6", paper="spin.beta")
+    learning_rate: float = setting(5e-7, place="App. E.6", paper="spin.learning_rate", scales_with="learning_rate")
+    clip_norm: float = setting(0.5, place="App. E.6", paper="spin.max_grad_norm")
+    warmup_ratio: float = setting(0.1, place="App. E.6", paper="spin.warmup_fraction")
+    temperature: float = setting(1.0, place="App. E.6", paper="spin.temperature")
+    global_batch: int = setting(512, place="App. E.5", paper="train.global_batch", ambiguity="A-31", options=("64",),
+                                scales_with="global_batch")
     optim: Literal["adamw", "rmsprop"] = setting("adamw", ambiguity="A-30")
-    subset: int | None = setting(20_000, place="App. E.2", ambiguity="A-14", options=("none",), scales_with="pool")
+    subset: int | None = setting(20_000, place="App. E.2", paper="data.rollout_subset", ambiguity="A-14",
+                                   options=("none",), scales_with="pool")
     max_new_tokens: int | None = setting(None, ambiguity="A-32", options=("256",))
     filter: Literal["none", "drop_correct"] = setting("none", ambiguity="A-33")
     overlength: Literal["truncate_right", "drop"] = setting("truncate_right", ambiguity="A-35")
     top_p: float = setting(1.0, ambiguity="A-36")
     top_k: int = setting(0, ambiguity="A-36")
-    iterations: int = setting(1, place="App. E.6")
+    iterations: int = setting(1, place="App. E.6", paper="spin.epochs")
 
     def loss_settings(self) -> dict[str, Any]:
         """Only beta: how the pairs were made is not the loss's business."""

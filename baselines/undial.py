@@ -37,7 +37,7 @@ class UNDIAL(Method):
 
     variant: Literal["logit_noise_full", "logit_noise_target", "original"] = setting("logit_noise_full",
                                                                                       ambiguity="A-25")
-    sigma: float = setting(1.0, place="App. E.6")
+    sigma: float = setting(1.0, place="App. E.6", paper="undial.sigma")
     length: Literal["sequence", "completion"] = setting("sequence", ambiguity="A-26")
     sign: Literal["signed", "abs"] = setting("signed", ambiguity="A-25")
     beta: float = setting(1.0, ambiguity="A-29", options=("3.0",))

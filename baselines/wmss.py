@@ -43,7 +43,7 @@ class WMSS(Method):
                                                 "wdjt.format": "official_stage3"}),
     }
 
-    modules: Literal["both", "wd_ds", "wd_jt"] = setting("both", place="Table 2", ambiguity="A-68")
+    modules: Literal["both", "wd_ds", "wd_jt"] = setting("both", place="Table 2")
     joint: JointTraining = field(default_factory=JointTraining)
     selection: Selection = field(default_factory=Selection)
     entropy: EntropySettings = field(default_factory=EntropySettings)
