@@ -17,9 +17,8 @@ from baselines.selection import Selection, weights
 from baselines.settings import DataSettings, JointTraining, LossSettings
 from baselines.wmss import WMSS
 from foundation.errors import InputError
-from replication.configuration import Configuration, with_changes
+from replication.configuration import with_changes
 from replication.models import MODELS
-from replication.paper import ASSUMPTIONS
 from replication.plan import Planner, Request
 from replication.scales import SCALES
 from replication.steps import closure
@@ -154,27 +153,6 @@ def test_paper_models_plan_with_the_papers_values(model):
     assert (step.training.learning_rate, step.training.global_batch, step.training.clip_norm) == (1e-5, 512, 1.0)
     assert (step.joint.mix_weight, step.data.max_length, step.training.warmup_ratio) == (0.5, 4096, 0.1)
     assert step.strong.pool.sources == ("am",) and step.strong.strong.source.startswith("hub:")
-
-
-OPEN_QUESTIONS_OF_SFT_AND_WMSS = [
-    "A-01", "A-02", "A-03", "A-05", "A-06", "A-07", "A-08", "A-09", "A-10", "A-11", "A-16", "A-60", "A-61", "A-62",
-    "A-64", "A-65", "A-66", "A-67", "A-70", "A-71", "A-72", "A-73", "A-74", "A-75", "A-80", "A-83",
-]
-SECTIONS = {"wmss": lambda m: m, "wdjt": lambda m: m.joint, "wdds": lambda m: m.selection}
-
-
-@pytest.mark.parametrize("identifier", OPEN_QUESTIONS_OF_SFT_AND_WMSS)
-def test_what_the_paper_leaves_open_is_a_setting_with_the_recommended_default(identifier):
-    assumption = ASSUMPTIONS[identifier]
-    section, _, name = assumption.field.partition(".")
-    paper: Configuration = SCALES["paper"].configuration
-    holders = [METHODS["sft"]()] if section == "sft" else [getattr(paper, section, None)]
-    if section in SECTIONS:
-        holders = [SECTIONS[section](METHODS["wmss"]()), METHODS["wmss"]().entropy]
-    value = next(getattr(holder, name) for holder in holders if hasattr(holder, name))
-    described = {"as_is": "as is", "as_sft": "same as SFT", None: "shared", 0.9: "0.9 / 0.999 / 1e-8 / 0"}
-    shown = described.get(value, str(value).lower() if isinstance(value, bool) else str(value))
-    assert shown == assumption.default
 
 
 def test_a_row_carries_the_settings():
