@@ -33,9 +33,11 @@ def snapshot_name(update: int) -> str:
     Raises:
         InputError: no checkpoint is kept there.
     """
+    if update == FULL_EPOCH:
+        return checkpoint_name(1)
     if update not in SNAPSHOTS:
         raise InputError(f"no checkpoint of the warm-up is kept at update {update}; choose one of: "
-                         f"{', '.join(map(str, SNAPSHOTS))} (of {FULL_EPOCH})")
+                         f"{', '.join(map(str, (*SNAPSHOTS, FULL_EPOCH)))} (of {FULL_EPOCH})")
     return f"M1/ck-{update}"
 
 

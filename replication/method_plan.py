@@ -25,6 +25,7 @@ from baselines.phases import (
     Select,
     Subset,
     Train,
+    snapshot_name,
 )
 from baselines.user_methods import Handle, source_sha256
 from evaluation.graders.math import GRADER_VERSION
@@ -67,7 +68,7 @@ class MethodPlan:
         """
         self.made[WARMUP] = warmup = self.planner.warmup()
         for update in SNAPSHOTS:
-            self.made[f"{WARMUP}/ck-{update}"] = Snapshot(of=warmup, which=f"ck-{update}")
+            self.made[snapshot_name(update)] = Snapshot(of=warmup, which=f"ck-{update}")
         handlers: dict[type, Callable[[Any], None]] = {
             Score: self._score, Select: self._select, Subset: self._subset, Sample: self._sample, Pair: self._pair,
             Hint: self._hint, Distil: self._distil, Train: self._train,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
@@ -109,8 +110,8 @@ class Planner:
             return None if entry is None else entry.revision
         return hub.pinned_revision(repo_id, repo_type)
 
-    def pool(self) -> BuildPool:
-        """The training pool of the domain."""
+    @cached_property
+    def _pool(self) -> BuildPool:
         sources = self.scale.pool_sources
         if self.scale.name == "paper" and self.request.data_root is not None:
             sources = ("gsm8k", "mawps")
@@ -118,6 +119,10 @@ class Planner:
         return BuildPool(domain=self.domain, sources=sources, limit=limit, seed=self.request.seed,
                          sha256=self._pool_hashes(sources), hint_seconds=self.hint("pool"),
                          data_root=None if self.request.data_root is None else str(self.request.data_root))
+
+    def pool(self) -> BuildPool:
+        """The training pool of the domain."""
+        return self._pool
 
     @property
     def comparable_with_the_paper(self) -> bool:

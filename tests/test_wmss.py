@@ -93,6 +93,40 @@ def test_single_schedule_sft_starts_from_the_base():
     assert step.strong.kind == "pretrain" and step.epochs == 2
 
 
+def test_a_weak_side_that_is_the_strong_one_is_warned_of():
+    from replication.actions.training import _warnings
+
+    same = planner().final("wmss-wd-jt[wmss.weak_checkpoint=218]")
+    assert same.weak.key == same.strong.key and "discrepancy is zero" in _warnings(same)[0]
+    assert _warnings(planner().final("wmss")) == []
+
+
+def test_a_weak_side_inside_the_epoch_is_a_snapshot_of_the_warm_up():
+    step = planner().final("wmss-wd-jt[wmss.weak_checkpoint=50]")
+    assert (step.weak.kind, step.weak.which, step.weak.of.key) == ("snapshot", "ck-50", planner().warmup().key)
+    with pytest.raises(InputError, match="50, 100, 150, 200, 218"):
+        planner().final("wmss[wmss.weak_checkpoint=51]")
+
+
+def test_a_variant_keeps_what_makes_it_whatever_the_run_sets():
+    assert planner("wdjt.freeze_weak=false").row("wmss-frozen").method.joint.freeze_weak
+    assert planner("wdjt.mix_weight=0.3").row("wmss-frozen").method.joint.mix_weight == 0.3
+
+
+def test_the_weak_branch_is_evaluated_from_the_same_training():
+    weak, strong = (planner().final(row) for row in ("wmss-weak-branch", "wmss"))
+    assert (weak.kind, weak.which, weak.of.key) == ("snapshot", "weak", strong.key)
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ("wmsss", "choose from: sft"), ("wmss-odd", "choose from"), ("wmss[wdjt.mix_weight]", "is no setting"),
+    ("wmss[spin.beta=1]", "sections are: wmss, wdjt, wdds"), ("wmss[wdjt.odd=1]", "wdjt has: mix_weight"),
+    ("wmss[wdjt.mix_weight=2]", r"in \[0, 1\]"), ("wmss[wdjt.mix_weight=0.5", "not closed")])
+def test_rows_that_do_not_exist_say_what_does(row, words):
+    with pytest.raises(InputError, match=words):
+        planner().row(row)
+
+
 def test_micro_batches_and_threads_are_no_part_of_a_result():
     assert planner("train.micro_batch=8").final("wmss").key == planner().final("wmss").key
 
