@@ -112,14 +112,17 @@ class Observer(TrainerCallback):
         self.updates, self.at_update = at_updates or ((), lambda update: None)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Mark the checkpoint as whole."""
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep a snapshot where one is due, and tell the progress."""
         if state.global_step in self.updates:
             self.at_update(state.global_step)
         self.on_progress(state.global_step / state.max_steps)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Refuse a gradient that is not finite (TrainingError); clip the branches one by one where asked."""
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         if not torch.isfinite(norm):
             raise TrainingError(f"the gradient became {norm.item()} at update {state.global_step + 1} of "
