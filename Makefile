@@ -43,7 +43,7 @@ check: $(READY) ## Lint, formatting of imports, types
 bench-loss: $(READY) ## Mixed-logit loss against two full logit tensors: time and memory
 	@$(PY) -m bench.loss $(ARGS)
 
-bench-step: $(READY) ## Cost of a WD-JT step and of the entropy pass relative to an SFT step
+bench-step: $(READY) ## Cost of an update of each method, and of the entropy pass, relative to SFT's
 	@$(PY) -m bench.step $(ARGS)
 
 bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves when sampled (after make all-tables)

@@ -29,24 +29,27 @@ def uniform(shape: tuple[int, ...], seed: int, like: Tensor) -> Tensor:
 
 def token_normals(batch: Batch, rows: slice, width: int, like: Tensor) -> Tensor:
     """Return standard normal noise of the tokens `rows`, shape (C, width): independent of how they are chunked."""
-    noise_CW = torch.empty(rows.stop - rows.start, width, device=like.device, dtype=like.dtype)
     assert batch.seeds_B is not None, "noise is for training only"
-    examples = batch.example_N.tolist()
-    begins: dict[int, int] = {}
-    for position, example in enumerate(examples[: rows.stop]):
-        begins.setdefault(example, position)
-    at = rows.start
-    while at < rows.stop:
-        example = examples[at]
-        block, offset = divmod(at - begins[example], _BLOCK)
-        drawn = torch.empty(_BLOCK, width, device=like.device, dtype=like.dtype)
-        drawn.normal_(generator=_generator(stream_seed("block", batch.seeds_B[example], block), like))
-        taken = 1
-        while taken < _BLOCK - offset and at + taken < rows.stop and examples[at + taken] == example:
-            taken += 1
-        noise_CW[at - rows.start : at - rows.start + taken] = drawn[offset : offset + taken]
-        at += taken
+    noise_CW = torch.empty(rows.stop - rows.start, width, device=like.device, dtype=like.dtype)
+    at = 0
+    for example, first, count in _runs(batch.example_N, rows):
+        last = first + count
+        for block in range(first // _BLOCK, -(-last // _BLOCK)):
+            drawn = torch.empty(_BLOCK, width, device=like.device, dtype=like.dtype)
+            drawn.normal_(generator=_generator(stream_seed("block", batch.seeds_B[example], block), like))
+            begin, end = max(first - block * _BLOCK, 0), min(last - block * _BLOCK, _BLOCK)
+            noise_CW[at : at + end - begin] = drawn[begin:end]
+            at += end - begin
     return noise_CW
+
+
+def _runs(example_N: Tensor, rows: slice) -> list[tuple[int, int, int]]:
+    """Return (example, position of its first token here among its own, tokens here) of each example in `rows`."""
+    if rows.stop <= rows.start:
+        return []
+    found, counts = example_N[rows].unique_consecutive(return_counts=True)
+    first = rows.start - int((example_N == found[0]).int().argmax())  # only the first example can have begun before
+    return list(zip(found.tolist(), [first, *[0] * (len(found) - 1)], counts.tolist(), strict=True))
 
 
 def _generator(seed: int, like: Tensor) -> torch.Generator:
