@@ -1,4 +1,4 @@
-"""Sampling with the Hugging Face backend: a sample is that of its seed, whatever is drawn beside it; tokens have the law."""
+"""Sampling with the Hugging Face backend: a sample belongs to its seed, whatever is drawn beside it."""
 
 from __future__ import annotations
 
