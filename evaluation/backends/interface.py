@@ -91,7 +91,7 @@ class Request:
     max_total_tokens: int | None = None
     max_prompt_tokens: int
     batch_size: int
-    """Sequences decoded together (hf), or prompts per flush of the records (vllm)."""
+    """Sequences decoded together by `hf`; `vllm` forms its own batches."""
     compute_dtype: Literal["float32", "bfloat16"]
     seed: int = 0
     """Of the whole request; every (prompt, sample) derives its own."""
@@ -151,7 +151,7 @@ def _hf(checkpoint: Path, prompts: Sequence[Question], request: Request, records
 
 def _vllm(checkpoint: Path, prompts: Sequence[Question], request: Request, records: Path, *, key: str,
           on_progress: Callable[[float], None] = lambda fraction: None) -> None:
-    from evaluation.backends import vllm  # type: ignore[attr-defined]
+    from evaluation.backends import vllm
 
     vllm.generate(checkpoint, prompts, request, records, key=key, on_progress=on_progress)
 
