@@ -14,17 +14,19 @@ walks through an example.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from baselines.phases import BASE, WARMUP, Distil, Hint, Pair, Phase, Sample, Score, Select, Subset, Train
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["BASE", "WARMUP", "Batch", "Branch", "Distil", "Hint", "Method", "Pair", "Pairs", "Phase", "Sample", "Score",
-           "Select", "StoredLogits", "Subset", "Train", "Variant", "setting"]
+           "Select", "StoredLogits", "Subset", "Train", "Variant", "loss_identity", "setting"]
 
 # N supervised tokens of a micro-batch, B its examples (or pairs), D hidden size, V vocabulary, K stored logits a token
 
@@ -88,6 +90,9 @@ class Variant:
     changes: Mapping[str, str]
 
 
+SCALING = ("learning_rate", "global_batch", "pool", "length")
+
+
 def setting(default: Any, *, place: str = "", ambiguity: str = "", options: tuple[str, ...] = (),
             scales_with: str = "", silent_base: Any = None, identity: bool = True) -> Any:
     """Declare a method's setting: its default is the paper's value, `place` where the paper prints it.
@@ -101,7 +106,12 @@ def setting(default: Any, *, place: str = "", ambiguity: str = "", options: tupl
             to the shared protocol's value.
         silent_base: the value for a backbone whose base cannot write verifiable answers (E.6, Gemma).
         identity: False for what cannot change a result.
+
+    Raises:
+        InputError: `scales_with` names nothing that scales.
     """
+    if scales_with not in ("", *SCALING):
+        raise InputError(f"a setting scales with {scales_with!r}; choose one of: {', '.join(SCALING)}")
     return field(default=default, metadata={"place": place, "ambiguity": ambiguity, "options": options,
                                             "scales_with": scales_with, "silent_base": silent_base,
                                             "identity": identity})
@@ -121,6 +131,13 @@ class Method:
     """Rows that a table can ask for by `<method>-<name>`."""
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names under which `--set` finds settings that sit in fields of the method: section -> fields."""
+
+    def __init_subclass__(cls) -> None:
+        """Named rows and sections belong to the class that declares them: a subclass of a method begins without."""
+        super().__init_subclass__()
+        for name in ("variants", "sections"):
+            if name not in vars(cls):
+                setattr(cls, name, {})
 
     def loss_settings(self) -> dict[str, Any]:
         """Return the fields that the loss depends on: trainings that agree in them (and in their data) are one."""
@@ -142,7 +159,8 @@ class Method:
             strong: the branch that is trained.
             other: the phase's weak or reference branch, if it names one.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+        raise NotImplementedError(f"{type(self).__name__} defines no loss; write `def loss(self, batch, strong, "
+                                  "other)`, or inherit one: `class ...(SFT)` with `from baselines.sft import SFT`")
 
     def pair_loss(self, pairs: Pairs) -> torch.Tensor:
         """Return each pair's loss, shape (B,); for phases that train on pairs. The trainer takes the mean."""
@@ -151,3 +169,15 @@ class Method:
     def embed(self, embeddings_BSD: torch.Tensor, mask_BS: torch.Tensor, seeds_B: list[int]) -> torch.Tensor:
         """Return the strong branch's input embeddings as training shall see them (training only); here unchanged."""
         return embeddings_BSD
+
+
+def loss_identity(method: Method) -> dict[str, Any]:
+    """Return what tells a training's loss apart: `loss_settings`, and every field declared after it was written.
+
+    An inherited `loss_settings` cannot know what a subclass adds; without this, two values of a new setting would
+    pass for the same training.
+    """
+    mro = type(method).__mro__
+    author = next(i for i, cls in enumerate(mro) if "loss_settings" in vars(cls))
+    later = {name for cls in mro[:author] for name in inspect.get_annotations(cls)}
+    return {f.name: getattr(method, f.name) for f in fields(method) if f.name in later} | method.loss_settings()
