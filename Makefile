@@ -1,6 +1,7 @@
 # Every target documents itself after `##`; `make` alone prints them.
 PYTHON ?= python3
 MODEL ?= tiny
+METHOD ?=
 ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -8,7 +9,8 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 test test-slow check bench-loss bench-step bench-sampling docs clean
+.PHONY: help setup all-tables table1 compare need-method test test-slow check bench-loss bench-step \
+	bench-sampling docs clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +31,12 @@ all-tables: table1 ## Every table there is (now: Table 1), tiny scale; MODEL=...
 
 table1: $(READY) ## Table 1: MODEL=tiny|smollm2-135m|..., ARGS='--seed 1'
 	@$(PY) -m replication.table1 --model $(MODEL) $(ARGS)
+
+compare: need-method $(READY) ## Your method against SFT and WMSS: METHOD=examples/label_smoothing.py:LabelSmoothing
+	@$(PY) -m replication.compare --model $(MODEL) --method '$(METHOD)' $(ARGS)
+
+need-method:
+	@test -n '$(METHOD)' || { echo "error: name your method: make compare METHOD=path/to/file.py:ClassName (for example METHOD=examples/label_smoothing.py:LabelSmoothing; docs/new-method.md)" >&2; exit 2; }
 
 test: $(READY) ## What CI runs: all tests but the slow, distributed, GPU and hub ones
 	$(PY) -m pytest -m 'not slow and not distributed and not gpu and not hub' $(ARGS)

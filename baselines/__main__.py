@@ -22,7 +22,7 @@ from rich.text import Text
 
 from baselines import METHODS, method_class
 from baselines.catalogue import MethodEntry, entries
-from baselines.user_methods import load, with_methods
+from baselines.method_registry import load, with_methods
 from foundation.errors import SuiteError
 
 _PIPED_WIDTH = 240  # no line is broken for a reader that is a program

@@ -9,6 +9,10 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
+from foundation.errors import InputError
+
+SCALING = ("learning_rate", "global_batch", "pool", "length")
+
 
 def setting(default: Any, *, place: str = "", paper: str = "", ambiguity: str = "", options: tuple[str, ...] = (),
             scales_with: str = "", silent_base: Any = None, identity: bool = True) -> Any:
@@ -24,7 +28,12 @@ def setting(default: Any, *, place: str = "", paper: str = "", ambiguity: str = 
             to the shared protocol's value.
         silent_base: the value for a backbone whose base cannot write verifiable answers (E.6, Gemma).
         identity: False for what cannot change a result.
+
+    Raises:
+        InputError: `scales_with` names nothing that scales.
     """
+    if scales_with not in ("", *SCALING):
+        raise InputError(f"a setting scales with {scales_with!r}; choose one of: {', '.join(SCALING)}")
     return field(default=default, metadata={"place": place, "paper": paper, "ambiguity": ambiguity, "options": options,
                                             "scales_with": scales_with, "silent_base": silent_base,
                                             "identity": identity})

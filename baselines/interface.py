@@ -14,6 +14,7 @@ walks through an example.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["BASE", "WARMUP", "Batch", "Branch", "Distil", "Hint", "Method", "Pair", "Pairs", "Phase", "Sample", "Score",
-           "Select", "StoredLogits", "Subset", "Train", "Variant", "setting"]
+           "Select", "StoredLogits", "Subset", "Train", "Variant", "loss_identity", "setting"]
 
 # N supervised tokens of a micro-batch, B its examples (or pairs), D hidden size, V vocabulary, K stored logits a token
 
@@ -104,6 +105,13 @@ class Method:
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names under which `--set` finds settings that sit in fields of the method: section -> fields."""
 
+    def __init_subclass__(cls) -> None:
+        """Named rows and sections belong to the class that declares them: a subclass of a method begins without."""
+        super().__init_subclass__()
+        for name in ("variants", "sections"):
+            if name not in vars(cls):
+                setattr(cls, name, {})
+
     def loss_settings(self) -> dict[str, Any]:
         """Return the fields that the loss depends on: trainings that agree in them (and in their data) are one."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -124,7 +132,8 @@ class Method:
             strong: the branch that is trained.
             other: the phase's weak or reference branch, if it names one.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines no loss")
+        raise NotImplementedError(f"{type(self).__name__} defines no loss; write `def loss(self, batch, strong, "
+                                  "other)`, or inherit one: `class ...(SFT)` with `from baselines.sft import SFT`")
 
     def pair_loss(self, pairs: Pairs) -> torch.Tensor:
         """Return each pair's loss, shape (B,); for phases that train on pairs. The trainer takes the mean."""
@@ -133,3 +142,15 @@ class Method:
     def embed(self, embeddings_BSD: torch.Tensor, mask_BS: torch.Tensor, seeds_B: list[int]) -> torch.Tensor:
         """Return the strong branch's input embeddings as training shall see them (training only); here unchanged."""
         return embeddings_BSD
+
+
+def loss_identity(method: Method) -> dict[str, Any]:
+    """Return what tells a training's loss apart: `loss_settings`, and every field declared after it was written.
+
+    An inherited `loss_settings` cannot know what a subclass adds; without this, two values of a new setting would
+    pass for the same training.
+    """
+    mro = type(method).__mro__
+    author = next(i for i, cls in enumerate(mro) if "loss_settings" in vars(cls))
+    later = {name for cls in mro[:author] for name in inspect.get_annotations(cls)}
+    return {f.name: getattr(method, f.name) for f in fields(method) if f.name in later} | method.loss_settings()

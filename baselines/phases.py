@@ -176,5 +176,20 @@ class Train:
     trainer: Mapping[str, float] = field(default_factory=dict)
     """Further arguments of the library's trainer, by its own names."""
 
+    def __post_init__(self) -> None:
+        """Refuse trainings that cannot be meant.
+
+        Raises:
+            InputError: both a weak and a reference model, a weak result without a trained weak side, or no epoch.
+        """
+        if self.weak is not None and self.reference is not None:
+            raise InputError(f"a training phase names a weak model ({self.weak}) and a reference ({self.reference}); "
+                             "a loss is given one other branch: leave one of them out")
+        if self.weak_out is not None and self.weak is None:
+            raise InputError(f"a training phase keeps its weak branch as {self.weak_out!r} but has none; name one with "
+                             "weak=..., or leave weak_out out")
+        if self.epochs < 1:
+            raise InputError(f"a training phase has epochs = {self.epochs}; it must be at least 1")
+
 
 Phase = Score | Select | Subset | Sample | Pair | Hint | Distil | Train

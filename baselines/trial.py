@@ -1,13 +1,12 @@
-"""A method tried out on a few random tensors, before anything trains: shapes, finiteness, gradient.
+"""A method tried out on a few random tensors, before anything trains: shapes, finiteness, gradient, reductions.
 
-A wrong loss then costs a second instead of a run, and the message names the line to fix.
+A wrong loss then costs seconds instead of a run, and the message names the line to fix.
 """
 
 from __future__ import annotations
 
-import inspect
-import math
-import traceback
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,91 +14,136 @@ from torch import Tensor
 
 from baselines.interface import Batch, Branch, Method, Pairs, StoredLogits
 from baselines.phases import Distil, Pair, Train
+from baselines.settings import TrainingSettings
+from baselines.user_methods import declared_phases, guarded, place
 from foundation.errors import InputError
 
-_N, _B, _D, _V, _K = 6, 2, 8, 11, 4  # supervised tokens, examples, hidden size, vocabulary, stored logits
+# N supervised tokens, B examples, D hidden size, V vocabulary, K stored logits a token, S positions
+_N, _B, _D, _V, _K, _S = 6, 2, 8, 11, 4, 5
+_EQUAL = 1e-5
 
 
-def try_out(chosen: type[Method]) -> None:
-    """Make the method with its defaults, walk through its phases and call its losses once.
+def try_out(method: Method) -> None:
+    """Walk through the method's phases and call each loss they need.
+
+    Args:
+        method: with the settings it is going to be trained with.
 
     Raises:
-        InputError: it fails, gives no scalar (or no value per pair), no finite one, or no gradient; file and line of
-            what to fix are named.
+        InputError: a loss fails, gives no scalar (or no value per pair), no finite one, a mean, other values at each
+            call, or no gradient; file and line of what to fix are named.
     """
-    method = _guarded(chosen, chosen, "cannot be made with its default settings")
-    phases = _guarded(chosen, lambda: list(method.phases()), "has phases that fail")
+    phases = declared_phases(method)
     pair_data = {phase.out for phase in phases if isinstance(phase, Pair)}
     targets = {phase.out for phase in phases if isinstance(phase, Distil)}
-    trainings = [phase for phase in phases if isinstance(phase, Train)]
-    if not trainings:
-        raise InputError(f"{_place(chosen, 'phases')}: {chosen.__name__} yields no Train phase; nothing would be "
-                         "trained")
-    for phase in trainings:
+    for phase in phases:
+        if not isinstance(phase, Train):
+            continue
         if phase.data in pair_data:
-            _try_pairs(chosen, method)
+            _try_pairs(method)
         else:
-            _try_tokens(chosen, method, phase, stored=phase.data in targets)
+            _try_tokens(method, other=phase.weak is not None or phase.reference is not None,
+                        stored=phase.data in targets)
+        if phase.trainer:
+            _check_trainer_arguments(method, phase)
 
 
-def _try_tokens(chosen: type[Method], method: Method, phase: Train, *, stored: bool) -> None:
-    generator = torch.Generator().manual_seed(0)
-    hidden_ND = torch.randn(_N, _D, generator=generator, requires_grad=True)
-    head_VD = torch.randn(_V, _D, generator=generator, requires_grad=True)
-    other = None
-    if phase.weak is not None or phase.reference is not None:
-        other = Branch(torch.randn(_N, _D, generator=generator), torch.randn(_V, _D, generator=generator))
-    teacher = StoredLogits(torch.arange(_K).repeat(_N, 1), torch.randn(_N, _K, generator=generator),
-                           torch.full((_N,), -3.0), torch.ones(_N, dtype=torch.bool)) if stored else None
-    batch = Batch(torch.arange(_N), torch.tensor([0] * (_N // 2) + [1] * (_N - _N // 2)),
-                  torch.tensor([_N, _N + 1]), [1, 2], teacher)
-    loss = _guarded(chosen, lambda: method.loss(batch, Branch(hidden_ND, head_VD), other), "has a loss that fails")
-    _check(chosen, "loss", loss, ())
-    _check_gradient(chosen, "loss", loss, hidden_ND, "the hidden states")
+def _try_tokens(method: Method, *, other: bool, stored: bool) -> None:
+    def loss_of(times: int) -> tuple[Tensor, Tensor]:
+        """Return the loss of the same examples `times` over, and the strong branch's hidden states."""
+        batch, strong, second = _example(times, other=other, stored=stored)
+        loss = guarded(type(method), "has a loss that fails", lambda: method.loss(batch, strong, second))
+        empty = " on a micro-batch without supervised tokens" if times == 0 else ""
+        _check(method, "loss", loss, (), empty)
+        return loss, strong.hidden_ND
+
+    loss, hidden_ND = loss_of(1)
+    _check_gradient(method, "loss", loss, hidden_ND, "the hidden states")
+    once, again, twice = loss.item(), loss_of(1)[0].item(), loss_of(2)[0].item()
+    if abs(once - again) > _EQUAL * abs(once):
+        raise InputError(f"{place(type(method), 'loss')}: loss gave {once:.6g}, then {again:.6g} on the same tokens; "
+                         "draw noise from batch.seeds_B (baselines.noise), so that a run can be repeated")
+    if once != 0 and abs(twice - once) <= _EQUAL * abs(once):
+        raise InputError(f"{place(type(method), 'loss')}: loss does not grow when every token comes twice: it looks "
+                         "like a mean; return the sum over the supervised tokens, the trainer divides by their number "
+                         "in the whole batch")
+    loss_of(0)
     if type(method).embed is not Method.embed:
-        plain_BSD, mask_BS = torch.randn(_B, 5, _D, generator=generator), torch.ones(_B, 5, dtype=torch.long)
-        embedded = _guarded(chosen, lambda: method.embed(plain_BSD, mask_BS, [1, 2]), "has an `embed` that fails")
-        _check(chosen, "embed", embedded, tuple(plain_BSD.shape))
+        _try_embed(method)
 
 
-def _try_pairs(chosen: type[Method], method: Method) -> None:
+def _example(times: int, *, other: bool, stored: bool) -> tuple[Batch, Branch, Branch | None]:
+    """Return a batch of the same two examples `times` over, its strong branch, and another one if asked for."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def repeated(tensor_N: Tensor) -> Tensor:
+        return tensor_N.repeat(times, *[1] * (tensor_N.dim() - 1))
+
+    strong = Branch(repeated(random(_N, _D)).requires_grad_(), random(_V, _D).requires_grad_())
+    second = Branch(repeated(random(_N, _D)), random(_V, _D)) if other else None
+    stored_NK = repeated(torch.arange(_K).repeat(_N, 1)), repeated(random(_N, _K))
+    teacher = StoredLogits(*stored_NK, torch.full((times * _N,), -3.0),
+                           torch.ones(times * _N, dtype=torch.bool)) if stored else None
+    example_N = torch.arange(max(times, 1) * _B).repeat_interleave(_N // _B)[: times * _N]
+    lengths_B, seeds_B = torch.tensor([_N, _N + 1] * max(times, 1)), [1, 2] * max(times, 1)
+    return Batch(repeated(torch.arange(_N)), example_N, lengths_B, seeds_B, teacher), strong, second
+
+
+def _try_embed(method: Method) -> None:
+    plain_BSD = torch.randn(_B, _S, _D, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    mask_BS = torch.ones(_B, _S, dtype=torch.long)
+    embedded_BSD = guarded(type(method), "has an `embed` that fails",
+                           lambda: method.embed(plain_BSD, mask_BS, [1, 2]))
+    _check(method, "embed", embedded_BSD, (_B, _S, _D))
+    _check_gradient(method, "embed", embedded_BSD.sum(), plain_BSD, "the embeddings")
+
+
+def _try_pairs(method: Method) -> None:
     generator = torch.Generator().manual_seed(0)
     policy = [torch.randn(_B, generator=generator, requires_grad=True) for _ in range(2)]
     reference = [torch.randn(_B, generator=generator) for _ in range(2)]
-    loss = _guarded(chosen, lambda: method.pair_loss(Pairs(*policy, *reference)), "has a pair_loss that fails")
-    _check(chosen, "pair_loss", loss, (_B,))
-    _check_gradient(chosen, "pair_loss", loss.sum(), policy[0], "the policy's log-probabilities")
+    loss_B = guarded(type(method), "has a pair_loss that fails", lambda: method.pair_loss(Pairs(*policy, *reference)))
+    _check(method, "pair_loss", loss_B, (_B,))
+    _check_gradient(method, "pair_loss", loss_B.sum(), policy[0], "the policy's log-probabilities")
 
 
-def _check(chosen: type[Method], name: str, value: Any, shape: tuple[int, ...]) -> None:
-    what = "the sum over the supervised tokens, a scalar" if shape == () else f"a tensor of shape {shape}"
+def _check(method: Method, name: str, value: Any, shape: tuple[int, ...], when: str = "") -> None:
+    what = {"loss": "the sum over the supervised tokens, a scalar", "pair_loss": "one value a pair, shape (B,)",
+            "embed": "embeddings of the shape it was given"}[name]
+    where = place(type(method), name)
     if not isinstance(value, Tensor):
-        raise InputError(f"{_place(chosen, name)}: {name} returned {type(value).__name__}; it must return {what}")
+        raise InputError(f"{where}: {name} returned {type(value).__name__}{when}; it must return {what}")
     if tuple(value.shape) != shape:
-        raise InputError(f"{_place(chosen, name)}: {name} returned shape {tuple(value.shape)}; it must return {what}")
-    if not all(math.isfinite(v) for v in value.detach().flatten().tolist()):
-        raise InputError(f"{_place(chosen, name)}: {name} returned a value that is not finite on random tensors")
+        raise InputError(f"{where}: {name} returned shape {tuple(value.shape)}{when}; it must return {what}")
+    if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+        raise InputError(f"{where}: {name} returned {value.detach().flatten()[:3].tolist()}{when}; it must be finite")
 
 
-def _check_gradient(chosen: type[Method], name: str, loss: Tensor, leaf: Tensor, words: str) -> None:
+def _check_gradient(method: Method, name: str, loss: Tensor, leaf: Tensor, words: str) -> None:
+    where = place(type(method), name)
     if not loss.requires_grad:
-        raise InputError(f"{_place(chosen, name)}: {name} has no gradient; was it detached, or computed under "
-                         "torch.no_grad()?")
-    (gradient,) = torch.autograd.grad(loss, leaf, allow_unused=True)
+        raise InputError(f"{where}: {name} has no gradient; was it detached, or computed under torch.no_grad()?")
+    (gradient,) = guarded(type(method), f"has a {name} whose gradient fails",
+                          lambda: torch.autograd.grad(loss, leaf, allow_unused=True))
     if gradient is None or not gradient.any():
-        raise InputError(f"{_place(chosen, name)}: no gradient of {name} reaches {words}: nothing would be learned")
+        raise InputError(f"{where}: no gradient of {name} reaches {words}: nothing would be learned")
+    if not torch.isfinite(gradient).all():
+        raise InputError(f"{where}: the gradient of {name} is not finite on random tensors")
 
 
-def _guarded(chosen: type[Method], call: Any, words: str) -> Any:
-    try:
-        return call()
-    except Exception as error:
-        file = inspect.getfile(chosen)
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-        place = f"{file}:{lines[-1]}" if lines else file
-        raise InputError(f"{place}: {chosen.__name__} {words}: {type(error).__name__}: {error}") from error
+def _check_trainer_arguments(method: Method, phase: Train) -> None:
+    from trl import SFTConfig
 
+    from baselines.trainer import shared_arguments
 
-def _place(chosen: type[Method], name: str) -> str:
-    function = getattr(chosen, name)
-    return f"{inspect.getfile(function)}:{inspect.getsourcelines(function)[1]}"
+    suite = shared_arguments(TrainingSettings(learning_rate=1e-5, global_batch=16), updates=1, seed=0, work=Path("."))
+    for name in phase.trainer:
+        if name in suite:
+            raise InputError(f"{place(type(method), 'phases')}: the trainer's argument {name!r} is the suite's; change "
+                             "it with departures=Departures(...) or --set train.<name>=...")
+        if name not in {f.name for f in fields(SFTConfig)}:
+            raise InputError(f"{place(type(method), 'phases')}: the library's trainer has no argument {name!r} "
+                             "(trl.SFTConfig lists them)")

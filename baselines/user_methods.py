@@ -1,170 +1,227 @@
-"""Methods from outside: a file of the user's (`path/to/file.py:Class`) or an installed package's entry point.
+"""The code of methods from outside: loaded from a file, hashed, sent to worker processes, blamed by file and line.
 
-A method from a file has no version to raise: the source of its file is part of every step it takes part in. Worker
-processes load the same file again and refuse one that has changed meanwhile.
+A method from outside has no version to raise: the source it comes from is part of every step it takes part in. A
+worker gets the very source that was hashed, so a file that is edited, moved or removed while a run goes on changes
+nothing for that run.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
-import re
+import linecache
+import os
+import pickle
 import sys
 import traceback
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from baselines.interface import Method
-from foundation.errors import InputError
+from baselines.phases import Phase
+from foundation.errors import InputError, SuiteError
 
-ENTRY_POINTS = "wmss_replication.methods"
+T = TypeVar("T")
+UserError = (Exception, SystemExit)
+"""What code of the user's may raise; an interrupt is none of it."""
 _SOURCE = "__method_source__"
 
 
-@dataclass(frozen=True, slots=True)
-class Handle:
-    """A method on its way to a worker process: what pickle cannot carry (a class from a file) is loaded there again."""
+class _Packed(NamedTuple):
+    """A method as it travels: pickled, with the source of its file where it comes from one."""
 
-    method: Method
+    payload: bytes
+    path: str
+    source: bytes | None
+    sha256: str | None
+
+
+class Handle:
+    """A method on its way to a worker process, unpacked where it is first used: other steps need not load its code."""
+
+    def __init__(self, method: Method | None = None, packed: _Packed | None = None) -> None:
+        """Hold a method, or one that is still packed."""
+        self._method, self._packed = method, packed
+
+    @property
+    def method(self) -> Method:
+        """The method.
+
+        Raises:
+            InputError: its package has changed since it was packed.
+        """
+        if self._method is None:
+            assert self._packed is not None, "a handle holds a method or a packed one"
+            self._method = _unpacked(self._packed)
+        return self._method
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Carry the file, its hash, the class's name and the settings."""
-        source = getattr(sys.modules[type(self.method).__module__], _SOURCE, None)
-        if source is None:
-            return Handle, (self.method,)
-        values = {f.name: getattr(self.method, f.name) for f in fields(self.method)}
-        return _restore, (*source, type(self.method).__name__, values)
+        """Travel packed."""
+        return Handle, (None, self._packed or _pack(self.method))
+
+    def fault(self, error: BaseException) -> str | None:
+        """Return `file:line: what happened` if the error came from within a method from outside, else None."""
+        if self._method is None or not (lines := _lines(error, type(self._method))):
+            return None
+        return f"{lines[-1]}: {type(self._method).__name__}: {_told(error)}"
 
 
-def _restore(path: str, sha256: str, name: str, values: dict[str, Any]) -> Handle:
-    module = _module(Path(path))
-    if getattr(module, _SOURCE)[1] != sha256:
-        raise InputError(f"{path} has changed since this run began; start the command again")
-    return Handle(getattr(module, name)(**values))
+def _pack(method: Method) -> _Packed:
+    path, source = _file(type(method)) or ("", None)
+    return _Packed(pickle.dumps(method), path, source, source_sha256(type(method)))
 
 
-def source_sha256(method: type[Method]) -> str | None:
-    """Return the hash of the file that defines a method from outside, None for the suite's own."""
-    module = sys.modules[method.__module__]
-    if (source := getattr(module, _SOURCE, None)) is not None:
-        return str(source[1])
-    if method.__module__.partition(".")[0] == "baselines":
-        return None
-    return hashlib.sha256(Path(inspect.getfile(method)).read_bytes()).hexdigest()
+def _unpacked(packed: _Packed) -> Method:
+    if packed.source is not None:
+        module_of(Path(packed.path), packed.source)
+    method: Method = pickle.loads(packed.payload)
+    if source_sha256(type(method)) != packed.sha256:
+        raise InputError(f"the package of method {method.title!r} has changed since this run began; start the command "
+                         "again")
+    return method
 
 
-def load(spec: str) -> type[Method]:
-    """Return the class that `path/to/file.py:Class` names.
+def _file(cls: type) -> tuple[str, bytes] | None:
+    """Return path and source of a class that was loaded from a file of the user's."""
+    return getattr(sys.modules.get(cls.__module__), _SOURCE, None)
+
+
+def module_of(path: Path, source: bytes) -> ModuleType:
+    """Return the module that a file's source makes; the same source at the same path is executed once.
+
+    The given source is compiled, not the file: what runs is what was hashed, whatever lies in a bytecode cache.
 
     Raises:
-        InputError: no such file or class, an import that fails (file and line are named), or no method.
+        InputError: it does not import; file and line are named.
     """
-    path, colon, name = spec.rpartition(":")
-    if not colon or not path or not name.isidentifier():
-        raise InputError(f"--method {spec!r} is not of the form path/to/file.py:ClassName")
-    if not Path(path).is_file():
-        raise InputError(f"--method {spec!r}: there is no file {path}")
-    module = _module(Path(path).resolve())
-    if not hasattr(module, name):
-        defined = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Method)
-                   and value.__module__ == module.__name__]
-        raise InputError(f"{path} has no class {name!r}; methods in it: {', '.join(defined) or 'none'}")
-    return checked(getattr(module, name), path)
-
-
-def _module(path: Path) -> ModuleType:
-    source = path.read_bytes()
-    sha256 = hashlib.sha256(source).hexdigest()
-    name = f"user_method_{hashlib.sha256(str(path).encode() + source).hexdigest()[:16]}"
+    name = f"user_method_{hashlib.sha256(os.fsencode(path) + source).hexdigest()[:16]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{path} is not a Python file; name one with --method path/to/file.py:ClassName")
-    module = importlib.util.module_from_spec(spec)
-    setattr(module, _SOURCE, (str(path), sha256))
-    sys.modules[name] = module
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    setattr(module, _SOURCE, (str(path), source))
+    sys.modules[name] = module  # dataclasses look their module up while the class is made
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except UserError as error:
         del sys.modules[name]
-        raise InputError(f"{_where(error, path)}: {type(error).__name__}: {error}; the file must import before its "
-                         "method can be used") from error
+        raise InputError(f"{_import_place(error, path)}: {_told(error)}; the file must import before its method can "
+                         "be used") from error
+    lines = source.decode(errors="replace").splitlines(keepends=True)
+    linecache.cache[str(path)] = (len(source), None, lines, str(path))  # lines as loaded, whatever the file becomes
     return module
 
 
-def _where(error: Exception, path: Path) -> str:
-    """Return `file:line` of the user's line that went wrong."""
-    if isinstance(error, SyntaxError) and error.lineno is not None:
-        return f"{path}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}:{lines[-1]}" if lines else str(path)
+def _import_place(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{shown(error.filename or path)}:{error.lineno}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{shown(path)}:{frames[-1].lineno}" if frames else shown(path)
 
 
-def checked(chosen: Any, path: str) -> type[Method]:
-    """Return a class if it is a whole method.
+def _told(error: BaseException) -> str:
+    if isinstance(error, SuiteError):
+        return str(error)
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}"
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def shown(path: Path | str) -> str:
+    """Return a path as a person reads it: relative where it lies below the working directory."""
+    absolute = Path(path)
+    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(path)
+
+
+# -------------------------------------------------------------------------------------------------- whose code it is
+
+
+def outside(cls: type) -> bool:
+    """Say whether a class is neither the suite's nor Python's own."""
+    root = cls.__module__.partition(".")[0]
+    return root not in ("baselines", "foundation") and root not in sys.stdlib_module_names
+
+
+def source_sha256(method: type[Method]) -> str | None:
+    """Return the hash of the code that defines a method from outside, None for the suite's own.
+
+    It covers the file of each class that the method inherits from, and of an installed package all of its modules.
+    """
+    modules = dict.fromkeys(cls.__module__ for cls in method.__mro__ if outside(cls))
+    if not modules:
+        return None
+    hashes = [_module_sha256(sys.modules[name]) for name in modules]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def _module_sha256(module: ModuleType) -> str:
+    if (known := getattr(module, _SOURCE, None)) is not None:
+        return hashlib.sha256(known[1]).hexdigest()
+    root = sys.modules[module.__name__.partition(".")[0]]
+    file = getattr(root, "__file__", None) or getattr(module, "__file__", None)
+    if file is None:
+        raise InputError(f"the method's module {module.__name__} comes from no file; a method needs one: its source is "
+                         "part of every result")
+    if not hasattr(root, "__path__"):
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    folder, digest = Path(file).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------- the line to fix
+
+
+def place(chosen: type, name: str | None = None) -> str:
+    """Return `file:line` of a class, or of its attribute `name` where it defines or inherits one from outside."""
+    owner = next((cls for cls in chosen.__mro__ if name in vars(cls)), chosen)
+    subject: Any = chosen if name is None or not outside(owner) else getattr(owner, name)
+    try:
+        return f"{shown(inspect.getfile(subject))}:{inspect.getsourcelines(subject)[1] or 1}"
+    except (OSError, TypeError):  # made by other code, or no function
+        return chosen.__module__ if subject is chosen else place(chosen)
+
+
+def said_of(method: Method, name: str) -> str:
+    """Return how a message about a method begins: with the line to fix where it is the user's."""
+    where = f"{place(type(method), name)}: " if outside(type(method)) else ""
+    return f"{where}method {method.title}"
+
+
+def _lines(error: BaseException, chosen: type) -> list[str]:
+    """Return `file:line` of the user's lines that an error passed through, outermost first."""
+    files = set()
+    for cls in filter(outside, chosen.__mro__):
+        files.add(getattr(sys.modules.get(cls.__module__), "__file__", None))
+    return [f"{shown(frame.filename)}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename in files]
+
+
+def guarded(chosen: type, words: str, call: Callable[[], T]) -> T:
+    """Return what the call returns.
 
     Raises:
-        InputError: it is none, is no frozen dataclass, or has no title, with the line to fix.
+        InputError: it fails, and the method is from outside; the user's line is named.
     """
-    name = getattr(chosen, "__name__", repr(chosen))
-    if not (inspect.isclass(chosen) and issubclass(chosen, Method)):
-        raise InputError(f"{path}: {name} is not a method; write `class {name}(Method):` with "
-                         "`from baselines.interface import Method`")
-    line = inspect.getsourcelines(chosen)[1]
-    if not isinstance(getattr(chosen, "title", None), str) or not chosen.title.strip():
-        raise InputError(f"{path}:{line}: {name} has no name for the tables; add `title = \"...\"` to the class")
-    if not is_dataclass(chosen):  # pragma: no cover - a subclass of a dataclass is one
-        raise InputError(f"{path}:{line}: decorate {name} with `@dataclass(frozen=True, kw_only=True)`")
-    own = [f for f in vars(chosen).get("__annotations__", {}) if not f.startswith("_")]
-    if own and "__dataclass_params__" not in vars(chosen) and not all("ClassVar" in str(
-            vars(chosen)["__annotations__"][f]) for f in own):
-        raise InputError(f"{path}:{line}: {name} has settings ({', '.join(own)}) but is no dataclass of its own; "
-                         "decorate it with `@dataclass(frozen=True, kw_only=True)`")
-    return chosen
+    if not outside(chosen):
+        return call()
+    try:
+        return call()
+    except UserError as error:
+        where = [place(chosen), *_lines(error, chosen)][-1]
+        raise InputError(f"{where}: {chosen.__name__} {words}: {_told(error)}") from error
 
 
-def registry_name(method: type[Method]) -> str:
-    """Return the name under which a method from outside is asked for and set: its title in lower case."""
-    return re.sub(r"[^a-z0-9]+", "-", method.title.lower()).strip("-")
-
-
-def with_methods(known: Mapping[str, type[Method]], chosen: list[type[Method]]) -> dict[str, type[Method]]:
-    """Return the registry with methods from outside added.
+def declared_phases(method: Method) -> list[Phase]:
+    """Return a method's phases.
 
     Raises:
-        InputError: a name or title is taken.
+        InputError: they fail, or there are none.
     """
-    result = dict(known)
-    for method in chosen:
-        name = registry_name(method)
-        titles = {c.title: key for key, c in result.items()} | {
-            v.title: f"{key}-{n}" for key, c in result.items() for n, v in c.variants.items()}
-        if name in result or method.title in titles:
-            line = inspect.getsourcelines(method)[1]
-            raise InputError(f"{inspect.getfile(method)}:{line}: the name {method.title!r} is taken by the method "
-                             f"{titles.get(method.title, name)!r}; give {method.__name__} another `title`")
-        result[name] = method
-    return result
-
-
-def installed_methods() -> list[type[Method]]:
-    """Return the methods that installed packages offer in the entry point group `wmss_replication.methods`.
-
-    Raises:
-        InputError: an entry point does not load, or is no method.
-    """
-    found = []
-    for point in metadata.entry_points(group=ENTRY_POINTS):
-        try:
-            loaded = point.load()
-        except Exception as error:
-            raise InputError(f"the entry point {point.name} = {point.value} does not load: {type(error).__name__}: "
-                             f"{error}; repair or uninstall its package") from error
-        found.append(checked(loaded, point.value))
-    return found
+    phases = guarded(type(method), "has phases that fail", lambda: list(method.phases()))
+    if not phases:
+        raise InputError(f"{said_of(method, 'phases')} declares no phases; end them with `yield Train(...)`")
+    return phases

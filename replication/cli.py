@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from baselines.interface import Method
     from replication.configuration import Configuration
     from replication.plan import Request
+    from replication.store import Store
     from replication.tables import TableRun
 
 
@@ -37,7 +38,8 @@ class Options:
     methods: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
     """Rows, comma-separated (default: all rows of the table): sft,undial-original,wmss[wdjt.mix_weight=0.42]"""
     method: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE.py:CLASS")] = ()
-    """A method of your own as one more row (repeatable); docs/new-method.md shows how to write one."""
+    """A method of your own as one more row (repeatable), or the name of one that an installed package offers;
+    docs/new-method.md shows how to write one."""
     benchmarks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
     """Columns, comma-separated (default: all of the table): gsm8k,svamp,..."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = field(
@@ -66,9 +68,13 @@ class Options:
 
 def main(table: Table) -> NoReturn:
     """Run a table from the command line and exit: 0 done, 2 a mistake that the message explains, 1 a defect."""
+    exit_with_message(lambda: run_table(table, parse(table)))
+
+
+def parse(table: Table) -> Options:
+    """Read the command line of a table."""
     prog = f"python -m replication.{table.name}"
-    description = f"{table.place}. {table.title}."
-    exit_with_message(lambda: run_table(table, tyro.cli(Options, prog=prog, description=description)))
+    return tyro.cli(Options, prog=prog, description=f"{table.place}. {table.title}.")
 
 
 def exit_with_message(action: Callable[[], int]) -> NoReturn:
@@ -96,6 +102,7 @@ def run_table(table: Table, options: Options) -> int:
 
     table_run, request = resolve(table, options)
     store = Store(options.store, repair=options.repair)
+    _try_out_own(table_run, store)
     if options.plan:
         print_plan(table_run, store)
         return 0
@@ -140,18 +147,33 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
 
 
 def _registry(options: Options) -> tuple[dict[str, type[Method]], list[str]]:
-    """Return the methods at hand, and the names of those given with --method, each tried out before anything runs."""
+    """Return the methods at hand, and the names of those that --method gives a row."""
     from baselines import METHODS
-    from baselines.user_methods import installed_methods, load, registry_name, with_methods
+    from baselines.method_registry import methods_at_hand
+    from replication.configuration import Configuration
+    from replication.plan import REFERENCE_TITLES
+    from replication.rows import split_rows
 
-    own = [load(spec) for spec in options.method]
-    if own:
-        from baselines.trial import try_out
+    words = [*(row.partition("[")[0].strip() for row in split_rows(options.methods or "")),
+             *(change.partition(".")[0].strip() for change in options.set)]
+    reserved = [*(f.name for f in fields(Configuration)), *REFERENCE_TITLES, *REFERENCE_TITLES.values()]
+    return methods_at_hand(METHODS, options.method, words, reserved)
 
-        for method in own:
+
+def _try_out_own(run: TableRun, store: Store) -> None:
+    """Try out each row from outside that is still to be trained, with its settings, before anything runs.
+
+    Raises:
+        InputError: a loss that cannot be trained with; file and line are named.
+    """
+    from baselines.user_methods import outside
+
+    for text in run.methods:
+        method = run.planner.row(text).method
+        if outside(type(method)) and not all(store.is_done(step) for step in run.planner.plan(text).trainings):
+            from baselines.trial import try_out
+
             try_out(method)
-    registry = with_methods(with_methods(METHODS, installed_methods()), own)
-    return registry, [registry_name(method) for method in own]
 
 
 def _check_numbers(options: Options, configuration: Configuration) -> None:

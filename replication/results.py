@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import inspect
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from baselines.user_methods import outside, source_sha256
 from foundation.files import write_atomic
 from replication import budget
 from replication.plan import Request
@@ -54,12 +56,13 @@ def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport
         "table": run.table.name,
         "model": request.model.name,
         "scale": request.scale.name,
-        "provenance": {"settings": settings, "computed_at": _commits(steps), "rendered_at": commit(),
+        "provenance": {"settings": settings, "own_methods": own_methods(run), "computed_at": _commits(steps),
+                       "rendered_at": commit(),
                        "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()},
         "cells": run.cells(verdicts, report),
         "comparisons": run.comparisons(verdicts),
         "budget": budgets,
-        "notes": notes(run, request) + budget.lines(budgets, run.warmup_notes(store)),
+        "notes": notes(run, request) + budget.lines(budgets, run.warmup_notes(store)) + _own_lines(run),
     }
 
 
@@ -67,6 +70,18 @@ def _commits(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the commits of the code that computed the steps, with how many steps each."""
     counted = Counter((m["provenance"]["commit"], m["provenance"]["dirty"]) for m in manifests)
     return [{"commit": commit_id, "dirty": dirty, "steps": n} for (commit_id, dirty), n in counted.most_common()]
+
+
+def own_methods(run: TableRun) -> list[dict[str, Any]]:
+    """Return where the methods from outside come from: row, class, file name, hash of the source."""
+    methods = {row.title: type(row.method) for row in map(run.planner.row, run.methods) if outside(type(row.method))}
+    return [{"row": title, "class": method.__name__, "file": Path(inspect.getfile(method)).name,
+             "sha256": source_sha256(method)} for title, method in methods.items()]
+
+
+def _own_lines(run: TableRun) -> list[str]:
+    return [f"{own['row']} is no method of this suite: {own['file']}:{own['class']}, sha256 {own['sha256'][:16]}."
+            for own in own_methods(run)]
 
 
 def heading(run: TableRun, request: Request) -> str:
@@ -211,15 +226,21 @@ def show(run: TableRun, request: Request, content: dict[str, Any], report: RunRe
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in _terminal_tables(run, request, content, console.width):
         console.print(table)
-    for c in content["comparisons"]:
-        if c["column"].endswith("Avg."):
-            console.print(f"{c['row']} - {c['against']}, {c['column']}: {c['difference']:+.1f} points, 95 % "
-                          f"{c['ci95'][0]:+.1f} to {c['ci95'][1]:+.1f}, p = {c['p']:.3g}", highlight=False)
+    for c in _headline(content["comparisons"]):
+        console.print(f"{c['row']} - {c['against']}, {c['column']}: {c['difference']:+.1f} points, 95 % "
+                      f"{c['ci95'][0]:+.1f} to {c['ci95'][1]:+.1f}, p = {c['p']:.3g}", highlight=False, markup=False)
     for line in _missing_lines(content):
         if line:
             console.print(line, highlight=False, markup=False)
     console.print(f"{len(report.ran)} steps run, {report.done_before} done before, {report.seconds:.1f} s; wrote "
                   + ", ".join(str(path) for path in paths), highlight=False, markup=False, soft_wrap=True)
+
+
+def _headline(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the comparisons of averages, and single columns where a pair of rows has no average."""
+    averages = [c for c in comparisons if c["test"] != "mcnemar_exact"]
+    averaged = {(c["row"], c["against"]) for c in averages}
+    return [c for c in comparisons if c in averages or (c["row"], c["against"]) not in averaged]
 
 
 def _terminal_tables(run: TableRun, request: Request, content: dict[str, Any], width: int) -> Iterator[Any]:

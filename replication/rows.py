@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from baselines.interface import Method, Variant
-from foundation.errors import InputError
+from foundation.errors import InputError, SuiteError
 from replication.settings_text import parsed
 
 if TYPE_CHECKING:
@@ -137,8 +137,13 @@ def changed(method: Method, name: str, key: str, value: str) -> Method:
 
 
 def _replaced(part: Any, field_name: str, value: str, key: str) -> Any:
-    hint = get_type_hints(type(part))[field_name]
-    return dataclasses.replace(part, **{field_name: parsed(hint, value, key)})
+    read = parsed(get_type_hints(type(part))[field_name], value, key)
+    try:
+        return dataclasses.replace(part, **{field_name: read})
+    except SuiteError:
+        raise
+    except Exception as error:  # a check of the user's own
+        raise InputError(f"{key} = {value} is refused by {type(part).__name__}: {error}") from error
 
 
 def at_scale(method: Method, scale: Scale) -> Method:
