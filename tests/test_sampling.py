@@ -216,7 +216,7 @@ def test_impossible_sampling_is_refused(changes, reason):
     ({"max_total_tokens": -5}, "max_total_tokens -5"), ({"batch_size": 0}, "batch_size 0"),
     ({"compute_dtype": "float8"}, "float8"), ({"stop": ("",)}, "empty stop string"),
     ({"max_total_tokens": 30}, r"leave no room for an answer within 30 tokens in total: gsm8k-0"),
-    ({"sampling": Sampling(temperature=1.0, top_k=10_000)}, r"top_k 10000 exceeds .* of 264"),
+    ({"sampling": Sampling(temperature=1.0, top_k=10_000)}, r"top_k 10000 exceeds"),
     ({"prompts": [PROMPTS[0], PROMPTS[0]]}, "2 prompts have only 1 different ids"),
 ])
 def test_impossible_requests_are_refused_before_anything_is_written(ask, tmp_path, changes, reason):
