@@ -113,13 +113,15 @@ def distillation(student_CV: torch.Tensor, teacher: StoredLogits, temperature: f
     import torch
 
     teacher_CK = (teacher.logits_NK.to(student_CV.dtype) / temperature).log_softmax(dim=-1)
-    student_CK = (student_CV / temperature).log_softmax(dim=-1).gather(1, teacher.ids_NK)
+    softened_CV = (student_CV / temperature).log_softmax(dim=-1)
+    student_CK = softened_CV.gather(1, teacher.ids_NK)
     if topk_norm == "both_renorm":
         student_CK = student_CK.log_softmax(dim=-1)
-    elif topk_norm == "tail_bucket":
+    elif topk_norm == "tail_bucket" and teacher.ids_NK.shape[1] < student_CV.shape[1]:
         tail_C1 = teacher.tail_N.to(student_CV.dtype).unsqueeze(1)
         teacher_CK = torch.cat([teacher_CK + torch.log1p(-tail_C1.exp()), tail_C1], dim=1)
-        rest_C1 = torch.log1p(-student_CK.exp().sum(dim=1, keepdim=True).clamp(max=1 - 1e-6))
+        # from the logits themselves: 1 - (mass of the stored ones) is only rounding where a student is sure
+        rest_C1 = softened_CV.scatter(1, teacher.ids_NK, float("-inf")).logsumexp(dim=1, keepdim=True)
         student_CK = torch.cat([student_CK, rest_C1], dim=1)
     kl_C = (teacher_CK.exp() * (teacher_CK - student_CK)).sum(dim=-1)
     return torch.where(teacher.stored_N, kl_C, torch.zeros_like(kl_C))
