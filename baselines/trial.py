@@ -42,23 +42,24 @@ def try_out(method: Method) -> None:
         if phase.data in pair_data:
             _try_pairs(method)
         else:
-            _try_tokens(method, other=phase.weak is not None or phase.reference is not None,
-                        stored=phase.data in targets)
+            _try_tokens(method, phase, stored=phase.data in targets)
         if phase.trainer:
             _check_trainer_arguments(method, phase)
 
 
-def _try_tokens(method: Method, *, other: bool, stored: bool) -> None:
-    def loss_of(times: int) -> tuple[Tensor, Tensor]:
-        """Return the loss of the same examples `times` over, and the strong branch's hidden states."""
-        batch, strong, second = _example(times, other=other, stored=stored)
+def _try_tokens(method: Method, phase: Train, *, stored: bool) -> None:
+    def loss_of(times: int) -> tuple[Tensor, Branch, Branch | None]:
+        """Return the loss of the same examples `times` over, and the branches it was given."""
+        batch, strong, second = _example(times, other=(phase.weak or phase.reference) is not None, stored=stored)
         loss = guarded(type(method), "has a loss that fails", lambda: method.loss(batch, strong, second))
         empty = " on a micro-batch without supervised tokens" if times == 0 else ""
         _check(method, "loss", loss, (), empty)
-        return loss, strong.hidden_ND
+        return loss, strong, second
 
-    loss, hidden_ND = loss_of(1)
-    _check_gradient(method, "loss", loss, hidden_ND, "the hidden states")
+    loss, strong, weak = loss_of(1)
+    _check_gradient(method, "loss", loss, strong.hidden_ND, "the hidden states")
+    if weak is not None and phase.weak is not None and not (phase.joint is not None and phase.joint.freeze_weak):
+        _check_weak_side(method, loss, weak)
     once, again, twice = loss.item(), loss_of(1)[0].item(), loss_of(2)[0].item()
     if abs(once - again) > _EQUAL * abs(once):
         raise InputError(f"{place(type(method), 'loss')}: loss gave {once:.6g}, then {again:.6g} on the same tokens; "
@@ -83,7 +84,7 @@ def _example(times: int, *, other: bool, stored: bool) -> tuple[Batch, Branch, B
         return tensor_N.repeat(times, *[1] * (tensor_N.dim() - 1))
 
     strong = Branch(repeated(random(_N, _D)).requires_grad_(), random(_V, _D).requires_grad_())
-    second = Branch(repeated(random(_N, _D)), random(_V, _D)) if other else None
+    second = Branch(repeated(random(_N, _D)).requires_grad_(), random(_V, _D)) if other else None
     stored_NK = repeated(torch.arange(_K).repeat(_N, 1)), repeated(random(_N, _K))
     teacher = StoredLogits(*stored_NK, torch.full((times * _N,), -3.0),
                            torch.ones(times * _N, dtype=torch.bool)) if stored else None
@@ -127,11 +128,18 @@ def _check_gradient(method: Method, name: str, loss: Tensor, leaf: Tensor, words
     if not loss.requires_grad:
         raise InputError(f"{where}: {name} has no gradient; was it detached, or computed under torch.no_grad()?")
     (gradient,) = guarded(type(method), f"has a {name} whose gradient fails",
-                          lambda: torch.autograd.grad(loss, leaf, allow_unused=True))
+                          lambda: torch.autograd.grad(loss, leaf, allow_unused=True, retain_graph=True))
     if gradient is None or not gradient.any():
         raise InputError(f"{where}: no gradient of {name} reaches {words}: nothing would be learned")
     if not torch.isfinite(gradient).all():
         raise InputError(f"{where}: the gradient of {name} is not finite on random tensors")
+
+
+def _check_weak_side(method: Method, loss: Tensor, weak: Branch) -> None:
+    if torch.autograd.grad(loss, weak.hidden_ND, allow_unused=True)[0] is None:
+        raise InputError(f"{place(type(method), 'loss')}: no gradient of loss reaches the weak branch, which the phase "
+                         "trains (chunked_loss trains its first branch only): take its logits from logits_NV(), or "
+                         "name that model as reference=..., or freeze it with joint=JointTraining(freeze_weak=True)")
 
 
 def _check_trainer_arguments(method: Method, phase: Train) -> None:

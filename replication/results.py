@@ -102,6 +102,8 @@ def notes(run: TableRun, request: Request) -> list[str]:
                  "speak of the questions, not of a new training run: every row is one training (seed "
                  f"{request.seed}).")
     lines.append("p is unadjusted; p (Holm) is adjusted for all of the table's comparisons that test a single column.")
+    lines += [f"Nothing is compared with {anchor}: it is not among the rows asked for." for anchor in run.table.against
+              if anchor not in run.methods]
     lines.append("No answer, wrong and truncated answers all stay in the denominator.")
     if request.model.published_as is not None and not run.planner.comparable_with_the_paper:
         lines.append(f"Trained on {', '.join(run.planner.pool().sources)}, or with limits, not on the paper's whole "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -138,6 +140,28 @@ def test_every_kind_of_method_is_accepted(write, name):
     assert plan.trainings[-1].method == "mine" and plan.trainings[-1].method_source
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs/new-method.md").read_text(encoding="utf-8"), re.DOTALL)
+DOCUMENTED = [(block, name) for block in BLOCKS for name in re.findall(r"^class (\w+)", block, re.MULTILINE)]
+
+
+@pytest.mark.parametrize(("block", "name"), DOCUMENTED, ids=[name for _, name in DOCUMENTED])
+def test_what_the_documentation_shows_works(write, block, name):
+    assert len(DOCUMENTED) == 5
+    assert whole(write(block)[0].replace(":Mine", f":{name}")).trainings
+
+
+def test_the_documentation_shows_the_example_as_it_is():
+    def code(text):
+        """Return a program without its docstrings."""
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                del node.body[0]
+        return ast.unparse(tree)
+
+    assert code(BLOCKS[0]) == code(EXAMPLE.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_suites_own_methods_pass_the_trial(name):
     from baselines.trial import try_out
@@ -266,6 +290,8 @@ def test_a_failing_loss_names_the_line_inside_it(write):
         "def pair_loss", "def other_loss"), ["defines no pair_loss"]),
     (ACCEPTED["a preference"].replace("def phases(self):", "def phases(self):  # HERE").replace(
         "data=", "step_matched=True, data="), ["on pairs does not know step_matched"]),
+    (ACCEPTED["a reference"].replace("other):", "other):  # HERE").replace("reference=BASE", "weak=BASE").replace(
+        "other.logits_NV()", "other.logits_NV().detach()"), ["reaches the weak branch", "freeze_weak=True"]),
     (ACCEPTED["noise"].replace("seeds_B):", "seeds_B):  # HERE").replace("return embeddings_BSD +", "return"),
      ["no gradient"]),
 ])
@@ -496,8 +522,17 @@ def compare(folder, *arguments, cwd=ROOT):
                   *arguments, cwd=cwd)
 
 
-def test_compare_end_to_end(tmp_path):
-    """From nothing to result files, from another working directory; then again, with another setting."""
+FAILING = """
+class Mine(Method):
+    title = "Mine"
+    def loss(self, batch, strong, other):
+        assert len(batch.labels_N) < 100, "too many"  # HERE
+        return strong.logits_NV().sum()
+"""
+
+
+def test_compare_end_to_end(tmp_path, write):
+    """From nothing to result files, from another working directory; then with another setting, and one that fails."""
     done = compare(tmp_path, "--method", "label_smoothing.py:LabelSmoothing", "--jobs", "2", cwd=EXAMPLE.parent)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "results/tiny/compare.json").read_text(encoding="utf-8"))
@@ -515,6 +550,13 @@ def test_compare_end_to_end(tmp_path):
     assert again.returncode == 0 and "0 steps run" in again.stdout
     plan = compare(tmp_path, "--method", SMOOTHING, "--set", "label-smoothing.epsilon=0.2", "--plan")
     assert "5 to run" in plan.stdout, plan.stdout  # its training, and two benchmarks generated and graded
+    spec, where = write(FAILING)
+    failed = compare(tmp_path, "--methods", "sft", "--method", spec)
+    assert failed.returncode == 2 and "Traceback" not in failed.stderr
+    assert f"{where}: Mine: AssertionError: too many" in failed.stderr
+    cells = json.loads((tmp_path / "results/tiny/compare.json").read_text(encoding="utf-8"))["cells"]
+    status = {c["row"]: (c["status"], c["reason"]) for c in cells if c["column"] == "GSM8K"}
+    assert status["SFT"][0] == "measured" and status["Mine"][0] == "failed" and where in status["Mine"][1]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [

@@ -106,8 +106,9 @@ def _prose(draft: Draft) -> str:
 def _attempted(draft: Draft, other: Draft) -> str:
     """Return a worked problem after a right attempt and, as the wrong one, an attempt at another problem."""
     right, wrong = ("\n".join((*d.steps, d.gold)) for d in (draft, other))
-    return HINT_TEMPLATES["math"].format(question=draft.question, right=right, wrong=wrong).replace(
-        ", and enclose the final answer in \\boxed{}", "") + f" Solution: {', '.join(draft.steps)}. So the answer is {draft.gold}."
+    hinted = HINT_TEMPLATES["math"].format(question=draft.question, right=right, wrong=wrong)
+    asked = hinted.replace(", and enclose the final answer in \\boxed{}", "")
+    return f"{asked} Solution: {', '.join(draft.steps)}. So the answer is {draft.gold}."
 
 
 PROSE_PIECES = ("Question:", " Solution:", " So the answer is", ", ", ".")
