@@ -62,7 +62,7 @@ SCALES: dict[str, Scale] = {
             configuration=Configuration(
                 train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256),
                 eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
-                rollouts=RolloutSettings(batch_size=200),
+                rollouts=RolloutSettings(batch_size=256),
                 pretrain=PretrainingSettings(updates=800, sequence_length=192, learning_rate=3e-3, batch=16),
             ),
             pool_sources=("synthetic",), pool_size=6_400, benchmark_size=200, problems_source="synthetic",
