@@ -64,6 +64,16 @@ def test_a_sample_is_the_same_whatever_is_drawn_beside_it(ask, sampling):
     assert alone.items() <= together.items()
 
 
+@pytest.mark.parametrize("stretch", [1, 5, 1000])
+def test_a_sample_is_the_same_whenever_finished_ones_leave_its_batch(ask, monkeypatch, stretch):
+    sampling = Sampling(n=6, temperature=3.0)
+    longer = {"max_new_tokens": None, "max_total_tokens": 120, "batch_size": 36}
+    usual = ask(sampling, **longer)
+    assert len({row["new_tokens"] for row in usual.values()}) > 5
+    monkeypatch.setattr(hf, "_STRETCH", stretch)
+    assert ask(sampling, **longer) == usual
+
+
 def _settings(sampling):
     return {name: getattr(sampling, name) for name in ("n", "temperature", "top_p", "top_k")}
 
@@ -185,6 +195,11 @@ def test_a_stop_string_ends_an_answer_and_is_cut_off(ask):
         assert row["text"] == before
         assert row["finish_reason"] == ("stop" if found else free[slot]["finish_reason"])
         assert row["token_ids"] == free[slot]["token_ids"][: row["new_tokens"]]
+
+
+def test_special_tokens_are_no_text_to_stop_at(ask):
+    sampling, longer = Sampling(n=20, temperature=3.0), {"prompts": PROMPTS[:1], "batch_size": 20, "max_new_tokens": 40}
+    assert ask(sampling, **longer, stop=("<|im_start|>", "<|endoftext|>")) == ask(sampling, **longer)
 
 
 # ------------------------------------------------------------------------------------------------ kills and refusals

@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     StoppingCriteria,
@@ -41,6 +42,7 @@ from foundation.prompts import stop_ids
 # B sequences of a batch, S positions, V vocabulary, K steps
 
 _NOISE_VALUES = 2**20  # drawn at a time: 8 MiB
+_STRETCH = 16  # steps after which finished sequences leave a sampled batch
 
 
 def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, records: Path, *, key: str,
@@ -77,22 +79,54 @@ def _load(checkpoint: Path, request: Request) -> Any:
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@torch.no_grad()
 def _answer(model: Any, tokenizer: Any, batch: Sequence[PlannedSequence], request: Request) -> list[dict[str, Any]]:
+    stops = stop_ids(tokenizer, request.prompt)
+    return [_finish(sequence, new, tokenizer, stops, request)
+            for sequence, new in zip(batch, _decode(model, tokenizer, batch, request, stops), strict=True)]
+
+
+@torch.no_grad()
+def _decode(model: Any, tokenizer: Any, batch: Sequence[PlannedSequence], request: Request,
+            stops: list[int]) -> list[list[int]]:
+    """Return the new ids of each sequence of a batch, up to its end and perhaps padding beyond.
+
+    Sampling goes on in stretches of a few steps, and finished sequences leave the batch in between: lengths of samples
+    scatter so widely that half of the work would be spent on padding. Greedy decoding keeps its batch to the end, as
+    texts recorded before depend on its rounding.
+    """
     width, pad = max(len(s.prompt_ids) for s in batch), tokenizer.pad_token_id
     padding = [width - len(s.prompt_ids) for s in batch]
     ids_BS = torch.tensor([[pad] * p + s.prompt_ids for p, s in zip(padding, batch, strict=True)], device=model.device)
     mask_BS = torch.tensor([[0] * p + [1] * (width - p) for p in padding], device=model.device)
-    stops = stop_ids(tokenizer, request.prompt)
-    limits = [s.limit for s in batch]
-    text_stop = {"stop_strings": list(request.stop), "tokenizer": tokenizer} if request.stop else {}
-    output_BS = model.generate(
-        input_ids=ids_BS, attention_mask=mask_BS, do_sample=False, num_beams=1, max_new_tokens=max(limits),
-        eos_token_id=stops, pad_token_id=pad, stopping_criteria=[_OwnLimit(width, limits, model.device)],
-        logits_processor=[] if request.sampling.greedy else [Draw(request.sampling, [s.seed or 0 for s in batch])],
-        **text_stop)
-    return [_finish(sequence, new, tokenizer, stops, request)
-            for sequence, new in zip(batch, output_BS[:, width:].tolist(), strict=True)]
+    draw = None if request.sampling.greedy else Draw(request.sampling, [s.seed or 0 for s in batch])
+    cache = DynamicCache(config=model.config)
+    new: list[list[int]] = [[] for _ in batch]
+    rows = list(range(len(batch)))
+    while True:
+        limits = [batch[row].limit for row in rows]
+        longest = max(limits) - (ids_BS.shape[1] - width)
+        criteria: list[StoppingCriteria] = [_OwnLimit(width, limits, model.device)]
+        if request.stop:
+            criteria.append(_TextStop(width, request.stop, tokenizer))
+        ids_BS = model.generate(
+            input_ids=ids_BS, attention_mask=mask_BS, past_key_values=cache, do_sample=False, num_beams=1,
+            max_new_tokens=min(_STRETCH, longest) if draw else longest, eos_token_id=stops, pad_token_id=pad,
+            stopping_criteria=criteria, logits_processor=[draw] if draw else [])
+        for row, ids in zip(rows, ids_BS[:, width:].tolist(), strict=True):
+            new[row] = ids
+        going = [i for i, row in enumerate(rows) if not _ended(batch[row], new[row], tokenizer, stops, request)]
+        if not going or draw is None:
+            return new
+        mask_BS = torch.nn.functional.pad(mask_BS, (0, ids_BS.shape[1] - mask_BS.shape[1]), value=1)[going]
+        ids_BS, rows = ids_BS[going], [rows[i] for i in going]
+        cache.batch_select_indices(torch.tensor(going, device=model.device))
+        draw.keep(going)
+
+
+def _ended(sequence: PlannedSequence, new: list[int], tokenizer: Any, stops: list[int], request: Request) -> bool:
+    return (len(new) >= sequence.limit or not set(stops).isdisjoint(new)
+            or (bool(request.stop) and _first_stop(tokenizer.decode(new, skip_special_tokens=True), request.stop)
+                is not None))
 
 
 def _finish(sequence: PlannedSequence, new: list[int], tokenizer: Any, stops: list[int],
@@ -128,6 +162,20 @@ class _OwnLimit(StoppingCriteria):
         return self._ends_B <= input_ids.shape[1]
 
 
+class _TextStop(StoppingCriteria):
+    """Ends a sequence whose text holds a stop string; as in vLLM, special tokens are no text."""
+
+    def __init__(self, prompt_width: int, stop: Sequence[str], tokenizer: Any) -> None:
+        self._width, self._stop, self._tokenizer = prompt_width, stop, tokenizer
+        # A character has up to four bytes, and a token may be a single one.
+        self._window = 4 * max(map(len, stop)) + 4
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        recent_BS = input_ids[:, max(self._width, input_ids.shape[1] - self._window) :]
+        texts = self._tokenizer.batch_decode(recent_BS, skip_special_tokens=True)
+        return torch.tensor([_first_stop(text, self._stop) is not None for text in texts], device=input_ids.device)
+
+
 class Draw(LogitsProcessor):
     """Turns greedy decoding into sampling: temperature, top-k, top-p, then Gumbel noise of each sequence's own stream.
 
@@ -152,6 +200,11 @@ class Draw(LogitsProcessor):
         for keep in self._filters:
             scores = keep(input_ids, scores)
         return scores + self._noise(scores)
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows of the batch only."""
+        self._streams = [self._streams[row] for row in rows]
+        self._ahead = [noise_BV[rows] for noise_BV in self._ahead]
 
     def _noise(self, scores: torch.Tensor) -> torch.Tensor:
         """Return Gumbel noise (B, V) of the next step; several steps are drawn at a time."""
