@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from baselines import distributed
 from baselines.interface import Branch, Method
 from foundation.errors import InputError
 
@@ -53,7 +54,7 @@ class BranchedModel(PreTrainedModel):
             InputError: the branches have different vocabularies.
         """
         super().__init__(strong.config)
-        if weak is not None and weak.get_output_embeddings().weight.shape[0] != _vocabulary(strong):
+        if weak is not None and _vocabulary(weak) != _vocabulary(strong):
             raise InputError(
                 f"the weak model has a vocabulary of {_vocabulary(weak)} tokens, the strong one of "
                 f"{_vocabulary(strong)}; WD-JT mixes logits token by token (Eq. 5), so both must share one tokenizer"
@@ -98,7 +99,7 @@ def _flat(branch: Branch, row: int | None = None) -> Branch:
 
 
 def _vocabulary(model: PreTrainedModel) -> int:
-    return int(model.get_output_embeddings().weight.shape[0])
+    return distributed.full_shape(model.get_output_embeddings().weight)[0]
 
 
 def is_tied(model: PreTrainedModel) -> bool:
@@ -110,7 +111,8 @@ def untie(model: PreTrainedModel) -> None:
     """Give the head its own copy of a tied weight, and say so in the config so that it is exported (A-73)."""
     if is_tied(model):
         head = model.get_output_embeddings()
-        head.weight = nn.Parameter(head.weight.detach().clone())
+        with distributed.gathered(head.weight):
+            head.weight = nn.Parameter(head.weight.detach().clone())
         model.config.tie_word_embeddings = False
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import transformers
 
+from baselines import distributed
 from baselines.batches import Encoded, Row, encode_pool, ordered
 from baselines.branches import BranchedModel, is_tied, load_causal_lm, untie
 from baselines.interface import Method
@@ -55,10 +56,11 @@ def _notes(encoded: Encoded, rows: list[Row], log: TrainingLog) -> dict[str, Any
 
 def _branched(job: Job, method: Method) -> BranchedModel:
     step = job.step
-    strong = load_causal_lm(job.inputs["strong"] / "checkpoint", step.training.param_dtype)
-    weak = None
-    if "weak" in job.inputs:
-        weak = load_causal_lm(job.inputs["weak"] / "checkpoint", step.training.param_dtype)
+    with distributed.partitioned_loading(step.training):
+        strong = load_causal_lm(job.inputs["strong"] / "checkpoint", step.training.param_dtype)
+        weak = None
+        if "weak" in job.inputs:
+            weak = load_causal_lm(job.inputs["weak"] / "checkpoint", step.training.param_dtype)
     if step.joint is not None and not step.joint.keep_tied:
         for branch in (strong, weak):
             if branch is not None:
