@@ -29,6 +29,9 @@ from baselines.settings import TrainingSettings
 from foundation.errors import InputError, PrerequisiteError
 
 
+WHOLE_ELEMENTS = 100_000  # ZeRO-3 leaves weights of fewer elements whole (norms, biases); DeepSpeed's own default
+
+
 def processes() -> int:
     """Return how many processes train together; launchers say so before any process group exists."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -85,7 +88,11 @@ def deepspeed_config(training: TrainingSettings, *, clip_norm: float) -> dict[st
         "gradient_accumulation_steps": training.global_batch // micro // processes(),
         "gradient_clipping": clip_norm,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True},
+        "zero_optimization": {
+            "stage": stage,
+            "stage3_param_persistence_threshold": WHOLE_ELEMENTS,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
     }
     if training.compute_dtype == "bfloat16":  # autocast over fp32 weights, as in one process
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
