@@ -28,7 +28,6 @@ from transformers import PreTrainedModel
 from baselines.settings import TrainingSettings
 from foundation.errors import InputError, PrerequisiteError
 
-
 WHOLE_ELEMENTS = 100_000  # ZeRO-3 leaves weights of fewer elements whole (norms, biases); DeepSpeed's own default
 
 

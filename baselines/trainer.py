@@ -45,7 +45,8 @@ class MethodTrainer(SFTTrainer):
     def __init__(self, *, example_ids: list[str], items_per_update: int | None,
                  make_optimizer: Callable[[], torch.optim.Optimizer | None], **arguments: Any) -> None:
         """Take TRL's arguments, the id of each row, N_B where it is not the token count (A-07, example_mean), and what
-        makes the optimizer (None: the trainer's own)."""
+        makes the optimizer (None: the trainer's own).
+        """
         super().__init__(**arguments)
         self.example_ids, self.items_per_update = example_ids, items_per_update
         self.make_optimizer = make_optimizer
