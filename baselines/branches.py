@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from baselines import distributed
 from baselines.batches import IGNORED, TEACHER_PREFIX
 from baselines.interface import Batch, Branch, Method, StoredLogits
 from baselines.noise import example_seeds
@@ -147,7 +148,7 @@ def _supervised(model: tuple[torch.Tensor, torch.Tensor], supervised_BS: torch.T
 
 
 def _vocabulary(model: PreTrainedModel) -> int:
-    return int(model.get_output_embeddings().weight.shape[0])
+    return distributed.full_shape(model.get_output_embeddings().weight)[0]
 
 
 def is_tied(model: PreTrainedModel) -> bool:
@@ -159,7 +160,8 @@ def untie(model: PreTrainedModel) -> None:
     """Give the head its own copy of a tied weight, and say so in the config so that it is exported (A-73)."""
     if is_tied(model):
         head = model.get_output_embeddings()
-        head.weight = nn.Parameter(head.weight.detach().clone())
+        with distributed.gathered(head.weight):
+            head.weight = nn.Parameter(head.weight.detach().clone())
         model.config.tie_word_embeddings = False
 
 

@@ -41,8 +41,11 @@ class TrainingSettings:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the forward and backward pass (autocast); the paper is silent, its public code uses bfloat16."""
     micro_batch: int = field(default=16, metadata=NOT_IDENTITY)
-    """Examples per forward pass; must divide the global batch."""
+    """Examples per forward pass of a process; must divide the global batch. It is lowered where several processes
+    could not share an update evenly."""
     gradient_checkpointing: bool = field(default=False, metadata=NOT_IDENTITY)
+    zero_stage: Literal[0, 2, 3] = field(default=0, metadata=NOT_IDENTITY)
+    """What DeepSpeed shares out when several processes train: nothing, optimizer state and gradients, weights too."""
     checkpoint_every: int | None = field(default=None, metadata=NOT_IDENTITY)
     """Updates between resumable checkpoints; None: a training that was killed starts again."""
 

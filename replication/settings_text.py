@@ -24,9 +24,10 @@ def parsed(hint: Any, text: str, name: str) -> Any:
         options = [option for option in get_args(hint) if option is not type(None)]
         return None if text.lower() == "none" else parsed(options[0], text, name)
     if get_origin(hint) is Literal:
-        if text not in get_args(hint):
-            raise InputError(f"{name} is {text!r}; choose one of: {', '.join(map(str, get_args(hint)))}")
-        return text
+        choices = {str(choice): choice for choice in get_args(hint)}
+        if text not in choices:
+            raise InputError(f"{name} is {text!r}; choose one of: {', '.join(choices)}")
+        return choices[text]
     if hint is bool:
         if text.lower() not in ("true", "false"):
             raise InputError(f"{name} is {text!r}; choose true or false")

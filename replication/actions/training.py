@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import transformers
 
+from baselines import distributed
 from baselines.batches import Encoded, Row, encode_pool, ordered
 from baselines.branches import BranchedModel, is_tied, load_causal_lm, untie
 from baselines.interface import Method, StoredLogits
@@ -79,7 +80,8 @@ def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int],
             half = job.scratch / f"half-{name}"
             shutil.rmtree(half, ignore_errors=True)
             save_checkpoint(model.strong, tokenizer, half, stops)
-            half.rename(job.scratch / name)
+            if distributed.is_main():
+                half.rename(job.scratch / name)
 
     return tuple(names), keep
 
@@ -140,8 +142,9 @@ def _notes(rows: list[Row], log: TrainingLog) -> dict[str, Any]:
 
 def _branched(job: Job, method: Method, noise_seed: int) -> BranchedModel:
     step = job.step
-    branches = {role: load_causal_lm(job.inputs[role] / "checkpoint", step.training.param_dtype)
-                for role in ("strong", "weak", "reference") if role in job.inputs}
+    with distributed.partitioned_loading(step.training):
+        branches = {role: load_causal_lm(job.inputs[role] / "checkpoint", step.training.param_dtype)
+                    for role in ("strong", "weak", "reference") if role in job.inputs}
     if step.joint is not None and not step.joint.keep_tied:
         for branch in branches.values():
             untie(branch)
