@@ -15,11 +15,12 @@ from baselines.interface import BASE, WARMUP, Method, Score, Select, Train
 from baselines.sft import SFT
 from baselines.wmss import WMSS
 from evaluation.benchmarks import BENCHMARKS, benchmark
+from evaluation.benchmarks.loading import how_to_get
 from evaluation.graders.math import GRADER_VERSION
+from foundation import hub, locks
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
 from foundation.prompts import PromptFormat
-from replication import hub, locks
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
 from replication.models import Model
@@ -132,7 +133,7 @@ class Planner:
             return ()
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]
-        files += [path for b in BENCHMARKS.values() if (path := root / b.file).is_file()]
+        files += [path for b in BENCHMARKS.values() if b.domain == "math" and (path := root / b.file).is_file()]
         return tuple((path.relative_to(root).as_posix(), sha256_file(path)) for path in files)
 
     def _data_root(self) -> Path:
@@ -163,7 +164,7 @@ class Planner:
             return LoadProblems(benchmark=name, source=f"hub:{chosen.hub_repo}@{revision}", limit=limit,
                                 seed=self.request.seed, hint_seconds=self._hint("problems"))
         root = self._data_root()
-        path = locks.check_data_file(root, chosen.file)
+        path = locks.check_data_file(root, chosen.file, source=how_to_get(chosen))
         return LoadProblems(benchmark=name, source="data_root", limit=limit, seed=self.request.seed,
                             sha256=sha256_file(path), data_root=str(root), hint_seconds=self._hint("problems"))
 
