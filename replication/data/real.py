@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import BENCHMARKS, load_benchmark
-from evaluation.benchmarks.math import OPTIONS_HEADING, number_gold, text_field
+from evaluation.benchmarks.fields import text_field
+from evaluation.benchmarks.math import OPTIONS_HEADING, number_gold
 from foundation.errors import InputError
 from foundation.locks import LOCK_PATH, check_data_file, expected_sha256
 from foundation.records import Malformed, read_records
