@@ -169,7 +169,8 @@ def test_a_failing_grader_is_not_a_wrong_answer():
     problem = Problem(id="p", question="", gold="x", answer_type="expression")
     with MathGrader(Late()) as one:
         assert one.grade(problem, r"\boxed{compare}").outcome == "wrong"  # words: no symbolic comparison
-        late = one.grade(problem, r"\boxed{y+1}")
+        assert one.grade(problem, r"\boxed{y+1}").outcome == "wrong"  # settled before the worker is asked
+        late = one.grade(problem, r"\boxed{\sin y}")
     assert late.outcome == "grader_failure" and "timeout" in late.reason
 
 
