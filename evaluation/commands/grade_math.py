@@ -14,10 +14,10 @@ import time
 from collections import Counter
 from typing import Any
 
-from evaluation.commands.lines import Line, read_lines
 from evaluation.commands.output import print_line, summary
 from evaluation.graders.math import MathGrader, grader_versions
 from evaluation.graders.untyped import grade_untyped, untyped_problem
+from evaluation.lines import Line, read_lines
 from foundation.errors import GoldError, GraderError, InputError
 
 

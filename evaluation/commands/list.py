@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> int:
         if options.defects:
             for defect in entry.known_defects:
                 print(f"    {defect.kind}: {defect.what}" + (f" ({', '.join(defect.ids)})" if defect.ids else ""))
-    print("\nMDD: smallest difference between two models, in points, that is found with 80 % power (paired, 5 %, half of "
-          "the\nquestions solved, correlation 0.5).")
+    print("\nMDD: smallest difference between two models, in points, that is found with 80 % power\n"
+          "(paired, 5 %, half of the questions solved, correlation 0.5).")
     return 0
 
 

@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> int:
                 said = f"FAILED: {error}"
             print(f"{entry.title:<10} {said} [{time.monotonic() - started:.1f} s]", flush=True)
     if faults:
-        raise type(faults[0])(f"{len(faults)} of {len(present)} benchmarks are not as they should be; first: {faults[0]}")
+        count = f"{len(faults)} of {len(present)} benchmarks"
+        raise type(faults[0])(f"{count} are not as they should be; first: {faults[0]}")
     return 0
 
 

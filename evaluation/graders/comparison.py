@@ -29,10 +29,14 @@ _OPTION_THEN_VALUE = re.compile(r"\(([A-J])\)(?:\s[^()]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`same` is None when the grader failed to decide; `reason` says how the decision was reached."""
+    """`same` is None when the grader failed to decide; `reason` says how the decision was reached.
+
+    `settled` is False when a limit of the machine (time, memory) had a part in it.
+    """
 
     same: bool | None
     reason: str
+    settled: bool = True
 
 
 class Undecided(Exception):
@@ -83,7 +87,7 @@ def compare_expressions(gold: str, answer: str, symbolic: Compare) -> Decision:
     except RecursionError:
         return Decision(False, "answer refused before parsing: nested too deep")
     except Undecided as undecided:
-        return Decision(False if undecided.fault == "answer" else None, str(undecided))
+        return Decision(False if undecided.fault == "answer" else None, str(undecided), settled=False)
     return Decision(same, "equal expression" if same else "another expression")
 
 

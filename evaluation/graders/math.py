@@ -34,13 +34,17 @@ _DIFFERENT = SymbolicResult("different", "compare")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one answer; `extracted` and `rule` tell which piece of the text was graded, and why that one."""
+    """What became of one answer; `extracted` and `rule` tell which piece of the text was graded, and why that one.
+
+    `settled` is False when a limit of the machine had a part in it: such a verdict is never cached.
+    """
 
     outcome: Outcome
     extracted: str | None
     rule: str | None
     reason: str
     seconds: float
+    settled: bool = True
 
     @property
     def correct(self) -> bool:
@@ -149,7 +153,8 @@ class MathGrader:
 def _verdict(decision: Decision, extraction: Extraction, truncated: bool, started: float) -> Verdict:
     outcome: Outcome = "grader_failure" if decision.same is None else "correct" if decision.same else "wrong"
     reason = decision.reason + (" (truncated)" if truncated and outcome != "correct" else "")
-    return Verdict(outcome, extraction.answer[:4096], extraction.rule, reason, time.perf_counter() - started)
+    return Verdict(outcome, extraction.answer[:4096], extraction.rule, reason, time.perf_counter() - started,
+                   decision.settled)
 
 
 def _gold_error(problem: Problem, what: str) -> GoldError:
