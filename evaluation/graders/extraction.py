@@ -63,6 +63,8 @@ class Visible:
 def visible(text: str) -> Visible:
     """Drop thinking blocks; a closing tag without an opening one ends a block that began with the text."""
     text = text[-MAX_TEXT:]
+    if "<" not in text and _GAP not in text:
+        return Visible(text, False)
     if _GAP in text:  # endless blanks would make the patterns below slow
         text = _LONG_GAP.sub(" ", text)
     kept: list[str] = []
@@ -84,6 +86,8 @@ def answer_block(text: str) -> tuple[str, bool] | None:
     """Return the last non-empty `<answer>` block and whether it was closed; None when there is none."""
     found: tuple[str, bool] | None = None
     start: int | None = None
+    if "<" not in text:
+        return None
     for tag in _ANSWER_TAG.finditer(text):
         if not tag[1]:
             start = tag.end()
@@ -145,6 +149,8 @@ def _unbox(content: str) -> str:
 
 def hash_line(text: str) -> str | None:
     """Return what the last `#### x` line holds, unless it reads like a heading."""
+    if "####" not in text:
+        return None
     for match in reversed(list(_HASHES.finditer(text))):
         content = match[1].strip().strip("*").strip()
         if content and len(_WORD.findall(content)) <= 2 and not re.match(r"(?:step\b|\d+[.)]\s+\D)", content, re.I):
@@ -154,7 +160,10 @@ def hash_line(text: str) -> str | None:
 
 def answer_phrase(text: str, *, numeric: bool = False) -> str | None:
     """Return what follows the last "answer is / answer:"; with `numeric`, the last one that names a digit."""
-    for match in list(_PHRASE.finditer(text))[:-MAX_PHRASES - 1:-1]:
+    begin = text.lower().find("answer") if text.isascii() else 0  # elsewhere other letters fold to these
+    if begin < 0:
+        return None
+    for match in list(_PHRASE.finditer(text, begin))[:-MAX_PHRASES - 1:-1]:
         rest = text[match.end():match.end() + MAX_STATEMENT]
         if _NEGATION.match(rest):
             continue
@@ -238,6 +247,11 @@ def _inside_block(block: str, numeric: bool) -> Extraction:
 
 
 def _unmarked(text: str, numeric: bool) -> Extraction | None:
-    found = (("hashes", hash_line(text)), ("phrase", answer_phrase(text, numeric=numeric)),
-             ("display", display_formula(text)), ("number", last_number(text)))
-    return next((Extraction(answer, rule) for rule, answer in found if answer), None)
+    if answer := hash_line(text):
+        return Extraction(answer, "hashes")
+    if answer := answer_phrase(text, numeric=numeric):
+        return Extraction(answer, "phrase")
+    if answer := display_formula(text):
+        return Extraction(answer, "display")
+    answer = last_number(text)
+    return Extraction(answer, "number") if answer else None

@@ -19,13 +19,27 @@ def plain_integer(text: str, *, truncated: bool) -> Extraction | None:
     """Return the final answer of a text that ends plainly in an integer, and the rule that would find it."""
     if len(text) > MAX_TEXT:
         return None
-    if text.rstrip().endswith(_CLOSE):
-        return _in_block(text)
-    if "</" not in text and "<answer" not in text.lower():
-        inner = _only_box(text)
-        if inner is not None:
-            return Extraction(inner, "box")
+    if "<" in text:
+        if text.rstrip().endswith(_CLOSE):
+            return _in_block(text)
+        outside = _after_thinking(text)
+        if outside is None:
+            return None
+        text = outside
+    inner = _only_box(text)
+    if inner is not None:
+        return Extraction(inner, "box")
     return None if truncated else _after_hashes(text)
+
+
+def _after_thinking(text: str) -> str | None:
+    """Return what follows a thinking block with which the text begins, all of a text without tags, else None."""
+    tags = list(_TAG.finditer(text))
+    if not tags:
+        return text
+    last = tags[-1]
+    opened = len(tags) == 2 and tags[0][0].lower() == "<think>" and not text[:tags[0].start()].strip(" \t\n")
+    return text[last.end():] if last[0].lower() == "</think>" and (opened or len(tags) == 1) else None
 
 
 def _digits(text: str) -> bool:
@@ -34,10 +48,11 @@ def _digits(text: str) -> bool:
 
 
 def _only_box(text: str) -> str | None:
-    start = text.rfind(_BOX)
-    if start < 0 or text.find("\\boxed") != start or "\\fbox" in text:
+    start = text.find(_BOX)
+    end = text.find("}", start)
+    if start < 0 or end < 0 or text.count("\\boxed") != 1 or "\\fbox" in text:
         return None
-    inner = text[start + 7:text.find("}", start)]
+    inner = text[start + len(_BOX):end]
     return inner if _digits(inner) else None
 
 
@@ -59,4 +74,4 @@ def _after_hashes(text: str) -> Extraction | None:
     if start < 0 or "boxed" in text or "fbox" in text or text[text.rfind("\n", 0, start) + 1:start].strip(" \t"):
         return None
     content = text[start + 4:].rstrip().lstrip(" \t")
-    return Extraction(content, "hashes") if _digits(content) and _TAG.search(text) is None else None
+    return Extraction(content, "hashes") if _digits(content) else None

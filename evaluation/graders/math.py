@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from types import TracebackType
 from typing import Literal
@@ -20,7 +19,7 @@ from evaluation.graders.comparison import Decision, compare_expressions, compare
 from evaluation.graders.extraction import Extraction, extract
 from evaluation.graders.fast import plain_integer
 from evaluation.graders.latex import oversize
-from evaluation.graders.numbers import number_in
+from evaluation.graders.numbers import gold_number
 from evaluation.graders.quick import surely_different, surely_parses
 from evaluation.graders.worker import SymbolicResult, SymbolicWorker
 from evaluation.problem import CHOICE_LETTERS, Problem
@@ -110,7 +109,7 @@ class MathGrader:
             return compare_choice(problem.gold, problem.options, extraction, self._symbolic)
         if problem.answer_type == "expression":
             return compare_expressions(problem.gold, extraction.answer, self._symbolic)
-        if (problem.answer_type == "integer" and _gold_integer(problem) is None) or number_in(problem.gold) is None:
+        if (problem.answer_type == "integer" and _gold_integer(problem) is None) or gold_number(problem.gold) is None:
             raise _gold_error(problem, f"is not one {problem.answer_type}")
         return compare_numbers(problem.gold, extraction.answer)
 
@@ -132,7 +131,7 @@ class MathGrader:
             if _gold_integer(problem) is None:
                 raise _gold_error(problem, "is not one integer")
         elif problem.answer_type == "number":
-            if number_in(problem.gold) is None:
+            if gold_number(problem.gold) is None:
                 raise _gold_error(problem, "is not one number")
         else:
             self._check_expression(problem)
@@ -168,11 +167,6 @@ def _gold_letter(problem: Problem) -> None:
         raise _gold_error(problem, f"is not one of the letters {letters}")
 
 
-@lru_cache(maxsize=8192)
-def _integer(gold: str) -> int | None:
-    quantity = number_in(gold)
-    return int(quantity.value) if quantity is not None and quantity.value.denominator == 1 else None
-
-
 def _gold_integer(problem: Problem) -> int | None:
-    return _integer(problem.gold)
+    quantity = gold_number(problem.gold)
+    return int(quantity.value) if quantity is not None and quantity.value.denominator == 1 else None
