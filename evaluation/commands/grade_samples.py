@@ -24,7 +24,7 @@ from evaluation.graders.math import MathGrader
 from evaluation.lines import read_lines
 from evaluation.problem import Problem
 from evaluation.samples import Matched, Sample, match_samples
-from evaluation.statistics import mean_interval
+from evaluation.statistics import clustered_mean, mean_interval
 from foundation.errors import InputError, PrerequisiteError
 from foundation.locks import LOCK_PATH
 
@@ -77,16 +77,25 @@ def report(entry: Benchmark, problems: list[Problem], matched: Matched, samples:
         scores.append(right / samples)
     for fault in matched.faults:
         print_line(fault.identity, fault.outcome, fault.reason, 0.0)
-    mean, (low, high) = mean_interval(scores)
     name = "accuracy" if samples == 1 else f"avg@{samples}"
-    print(f"{entry.title}: {name} {100 * mean:.1f} % (95 % {100 * low:.1f} to {100 * high:.1f}) over {len(problems)} "
-          f"problems x {samples}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()),
+    account = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+    print(f"{entry.title}: {name} {_score(problems, scores)} over {len(problems)} problems x {samples}: {account}",
           file=sys.stderr)
     faults = Counter(fault.outcome for fault in matched.faults)
     if counts["missing"] or counts["grader_failure"] or faults:
         print(f"INCOMPLETE: {counts['missing']} samples missing (counted as not correct), {counts['grader_failure']} "
               f"grader failures; lines of no problem: {faults['unknown_id']} unknown id, {faults['unreadable']} "
               f"unreadable, {faults['surplus']} surplus", file=sys.stderr)
+
+
+def _score(problems: list[Problem], scores: list[float]) -> str:
+    clusters = [problem.cluster for problem in problems if problem.cluster]
+    if len(clusters) == len(problems):
+        found = clustered_mean(scores, clusters)
+        mean, (low, high), how = found.mean, found.ci95, f", {found.clusters} clusters"
+    else:
+        (mean, (low, high)), how = mean_interval(scores), ""
+    return f"{100 * mean:.1f} % (95 % {100 * low:.1f} to {100 * high:.1f}{how})"
 
 
 def _graded(entry: Benchmark, problem: Problem, matched: Matched, samples: int,
