@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 test test-slow check bench-loss bench-step bench-sampling clean
+.PHONY: help setup all-tables table1 test test-slow check bench-loss bench-step bench-sampling bench-grading clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-step: $(READY) ## Cost of a WD-JT step and of the entropy pass relative to
 
 bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves when sampled (after make all-tables)
 	@$(PY) -m bench.sampling $(ARGS)
+
+bench-grading: $(READY) ## Math answers graded per second, and that fast paths leave verdicts alone
+	@$(PY) -m bench.grading $(ARGS)
 
 clean: ## Remove the store (runs/); result files stay
 	rm -rf runs

@@ -1,26 +1,27 @@
 r"""A first look at two leaves without SymPy: floating point with error bounds, for the plainest expressions only.
 
 It can show that two values differ, never that they are equal, and declines (None) whatever it does not read with
-certainty as the parser of `symbolic.py` does: numbers, one-letter names, `\pi`, `+ - * /`, `\frac`, `\sqrt`, integer
-powers, brackets. Names get the values of that module's first test point, so that "different" here is "different" there.
-Nearly every wrong answer of a model ends here, in microseconds instead of milliseconds.
+certainty as the parser of `symbolic.py` does: numbers, one-letter names or the imaginary `i`, `\pi`, `+ - * /`,
+`\frac`, `\sqrt`, integer powers, brackets. Names get the values of that module's first test point, so that "different"
+here is "different" there. Nearly every wrong answer of a model ends here, in microseconds instead of milliseconds.
 """
 
 from __future__ import annotations
 
+import cmath
 import math
 import re
 from functools import lru_cache
 
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?|\.\d+)|\\(frac|sqrt|pi|cdot|times)(?![a-zA-Z])\s*|([a-zA-Z])(?![a-zA-Z_'])"
                     r"|([-+*/^(){}]))")
-_NO_NAMES = frozenset("deijEI")  # constants and differentials to the parser
+_NO_NAMES = frozenset("dejEI")  # constants and differentials to the parser
 _MAX_POWER = 64
 _MAX_TOKENS = 200
 _EPSILON = 2.0**-52
 _SAFETY = 64.0
 
-Value = tuple[float, float]  # a number and a bound of its error
+Value = tuple[complex, float]  # a number and a bound of its error
 
 
 class _Decline(Exception):
@@ -29,7 +30,9 @@ class _Decline(Exception):
 
 def surely_different(gold: str, answer: str) -> bool:
     """Say whether two normalised leaves certainly have different values."""
-    names = sorted(set(_names(gold)) | set(_names(answer)))
+    names = sorted({*_names(gold), *_names(answer)})
+    if names and ("i" in gold.replace("\\pi", "") or "i" in answer.replace("\\pi", "")):
+        return False
     one, other = _value(gold, tuple(names)), _value(answer, tuple(names))
     if one is None or other is None:
         return False
@@ -43,7 +46,7 @@ def surely_parses(text: str) -> bool:
 
 
 def _names(text: str) -> list[str]:
-    return re.findall(r"(?<![\\a-zA-Z])[a-zA-Z](?![a-zA-Z])", text)
+    return re.findall(r"(?<![\\a-zA-Z])[a-hj-zA-Z](?![a-zA-Z])", text)
 
 
 @lru_cache(maxsize=8192)
@@ -52,7 +55,7 @@ def _value(text: str, names: tuple[str, ...]) -> Value | None:
         # symbolic._point(index, 0)
         reader = _Reader(text, {name: (137 + 41 * index) / 101 for index, name in enumerate(names)})
         value = reader.sum()
-        if reader.peek() is not None or not math.isfinite(value[0]) or not math.isfinite(value[1]):
+        if reader.peek() is not None or not cmath.isfinite(value[0]) or not math.isfinite(value[1]):
             return None
     except (_Decline, ZeroDivisionError, OverflowError, ValueError):
         return None
@@ -166,6 +169,8 @@ class _Reader:
             return value, abs(value) * _EPSILON
         if token in self.names:
             return self.names[token], self.names[token] * _EPSILON
+        if token == "i":
+            return 1j, 0.0
         if token == "\\pi":
             return math.pi, _EPSILON * 4
         if token == "(":
@@ -205,7 +210,8 @@ def _over(a: Value, b: Value) -> Value:
 
 
 def _root(a: Value) -> Value:
-    if a[0] - 2 * a[1] <= 1e-9:  # negative, or so small that it might be
+    radicand = complex(a[0])
+    if radicand.imag or radicand.real - 2 * a[1] <= 1e-9:  # negative, or so small that it might be
         raise _Decline
-    value = math.sqrt(a[0])
+    value = math.sqrt(radicand.real)
     return value, a[1] / value + value * _EPSILON
