@@ -15,7 +15,7 @@ from evaluation.benchmarks import BENCHMARKS
 from evaluation.commands import COMMANDS, fetch, grade_math, regrade, verify
 from evaluation.commands import list as listing
 from evaluation.graders.cache import VerdictCache
-from evaluation.graders.math import MathGrader
+from evaluation.graders.math import GRADER_VERSION, MathGrader
 from evaluation.graders.untyped import option_list, untyped_problem
 from evaluation.graders.worker import SymbolicResult
 from evaluation.problem import Problem
@@ -212,7 +212,7 @@ def test_the_type_follows_from_gold_and_options(tmp_path, capsys):
     assert code == 0 and [line["id"] for line in lines] == list(range(len(items)))
     assert [line["outcome"] for line in lines] == [expected for *_, expected in items]
     assert all(set(line) == FIVE and line["correct"] == (line["outcome"] == "correct") for line in lines)
-    assert f"{len(items)} items" in said and "grader 1" in said
+    assert f"{len(items)} items" in said and f"grader {GRADER_VERSION}" in said
 
 
 def test_every_line_has_a_verdict_whatever_is_wrong_with_it(tmp_path, capsys):

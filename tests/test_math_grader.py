@@ -39,7 +39,7 @@ def outcome(grader, case):
     return grader.grade(problem_of(case), case["pred"], case.get("finish_reason", "stop")).outcome
 
 
-@pytest.mark.parametrize(("name", "least"), [("math_answer.jsonl", 120), ("choice_answer.jsonl", 50)])
+@pytest.mark.parametrize(("name", "least"), [("math_answer.jsonl", 440), ("choice_answer.jsonl", 110)])
 def test_case_file(grader, name, least):
     cases = read_cases(name)
     assert len(cases) >= least and 3 * sum(case["trap"] for case in cases) >= len(cases)

@@ -25,7 +25,7 @@ from evaluation.graders.worker import SymbolicResult, SymbolicWorker
 from evaluation.problem import CHOICE_LETTERS, Problem
 from foundation.errors import GoldError
 
-GRADER_VERSION = 1  # raise it with every change that can move a verdict
+GRADER_VERSION = 2  # raise it with every change that can move a verdict
 
 Outcome = Literal["correct", "wrong", "no_answer", "grader_failure"]
 _DIFFERENT = SymbolicResult("different", "compare")
