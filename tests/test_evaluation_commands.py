@@ -326,6 +326,8 @@ def test_regrade_writes_verdicts_that_then_do_not_move(stored, capsys):
     write_jsonl(stored / "new.jsonl", rows)
     regrade.main([*files, "--diff", "--verdicts", str(stored / "new.jsonl")])
     assert "nothing moved" in capsys.readouterr().out
+    cached = [run(regrade, capsys, *files, "--cache", stored / "cache.jsonl")[1] for _ in range(2)]
+    assert cached == [rows, rows] and len((stored / "cache.jsonl").read_text().splitlines()) == 3
 
 
 def test_regrade_refuses_files_that_do_not_belong_together(stored):

@@ -13,7 +13,7 @@ from evaluation.graders.extraction import extract, last_box, visible
 from evaluation.graders.math import MathGrader, grader_versions
 from evaluation.graders.numbers import matches_gold, number_in
 from evaluation.problem import Problem
-from foundation.errors import GoldError
+from foundation.errors import GoldError, GraderError
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -112,6 +112,13 @@ def test_a_gold_that_does_not_parse_is_refused(grader, kind, gold, options):
     with pytest.raises(GoldError, match="p-17") as raised:
         grader.check_gold(problem)
     assert repr(gold)[:50] in str(raised.value)
+
+
+def test_programs_are_another_grader_s(grader):
+    problem = Problem(id="p", question="", gold="def f(): return 1", answer_type="code")
+    grader.check_gold(problem)
+    with pytest.raises(GraderError, match="program"):
+        grader.grade(problem, "```python\n```")
 
 
 def test_a_bad_gold_is_never_scored(grader):

@@ -23,7 +23,7 @@ from evaluation.graders.numbers import gold_number
 from evaluation.graders.quick import surely_different, surely_parses
 from evaluation.graders.worker import SymbolicResult, SymbolicWorker
 from evaluation.problem import CHOICE_LETTERS, Problem
-from foundation.errors import GoldError
+from foundation.errors import GoldError, GraderError
 
 GRADER_VERSION = 2  # raise it with every change that can move a verdict
 
@@ -82,7 +82,10 @@ class MathGrader:
 
         Raises:
             GoldError: the gold answer does not parse for its type.
+            GraderError: the problem asks for a program.
         """
+        if problem.answer_type == "code":
+            raise GraderError(f"{problem.id} asks for a program: those are graded by running them, not here")
         started = time.perf_counter()
         truncated = finish_reason == "length"
         if self._fast and problem.answer_type == "integer":
@@ -125,6 +128,8 @@ class MathGrader:
             GoldError: with the problem's id and gold.
             GraderError: the symbolic worker does not start.
         """
+        if problem.answer_type == "code":
+            return  # a reference program is checked by running it (`python -m evaluation verify`)
         if problem.answer_type == "choice":
             _gold_letter(problem)
         elif problem.answer_type == "integer":

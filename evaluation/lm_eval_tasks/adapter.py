@@ -1,4 +1,4 @@
-"""What the task files call: problems, prompts and verdicts of this suite, in the harness's terms.
+r"""What the task files call: problems, prompts and verdicts of this suite, in the harness's terms.
 
     WMSS_DATA_ROOT=DIR lm_eval --model hf --model_args pretrained=... --apply_chat_template \
         --include_path evaluation/lm_eval_tasks --tasks wmss_gsm8k
