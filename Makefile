@@ -11,7 +11,7 @@ READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup all-tables table1 compare need-method test test-slow test-distributed check bench-loss bench-step \
-	bench-sampling docs clean
+	bench-sampling bench-grading docs clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves w
 
 docs: $(READY) ## docs/methods.md, from what the methods declare
 	@$(PY) -m baselines list --markdown > docs/methods.md
+
+bench-grading: $(READY) ## Math answers graded per second, and that fast paths leave verdicts alone
+	@$(PY) -m bench.grading $(ARGS)
 
 clean: ## Remove the store (runs/); result files stay
 	rm -rf runs

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tyro
 
-from foundation.errors import InputError, SuiteError
+from foundation.errors import InputError
+from foundation.exits import exit_with_message
 from replication.declarations import Table
 
 if TYPE_CHECKING:
@@ -68,29 +67,14 @@ class Options:
 
 def main(table: Table) -> NoReturn:
     """Run a table from the command line and exit: 0 done, 2 a mistake that the message explains, 1 a defect."""
-    exit_with_message(lambda: run_table(table, parse(table)))
+    exit_with_message(lambda: run_table(table, parse(table)),
+                      interrupted="interrupted; finished steps are kept, the same command goes on from there")
 
 
 def parse(table: Table) -> Options:
     """Read the command line of a table."""
     prog = f"python -m replication.{table.name}"
     return tyro.cli(Options, prog=prog, description=f"{table.place}. {table.title}.")
-
-
-def exit_with_message(action: Callable[[], int]) -> NoReturn:
-    """Exit with the action's code; the user's mistakes end with a message and no traceback."""
-    try:
-        code = action()
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; finished steps are kept, the same command goes on from there", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # only our own printing meets one: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
 
 
 def run_table(table: Table, options: Options) -> int:

@@ -17,10 +17,11 @@ from baselines.interface import BASE, WARMUP, Method
 from baselines.sft import SFT
 from baselines.user_methods import Handle
 from evaluation.benchmarks import BENCHMARKS, benchmark
+from evaluation.benchmarks.loading import how_to_get
 from evaluation.graders.math import GRADER_VERSION
+from foundation import hub, locks
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
-from replication import hub, locks
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
 from replication.method_plan import MethodPlan, snapshot_fractions
@@ -140,7 +141,7 @@ class Planner:
             return ()
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]
-        files += [path for b in BENCHMARKS.values() if (path := root / b.file).is_file()]
+        files += [path for b in BENCHMARKS.values() if b.domain == "math" and (path := root / b.file).is_file()]
         return tuple((path.relative_to(root).as_posix(), sha256_file(path)) for path in files)
 
     def _data_root(self) -> Path:
@@ -171,7 +172,7 @@ class Planner:
             return LoadProblems(benchmark=name, source=f"hub:{chosen.hub_repo}@{revision}", limit=limit,
                                 seed=self.request.seed, hint_seconds=self.hint("problems"))
         root = self._data_root()
-        path = locks.check_data_file(root, chosen.file)
+        path = locks.check_data_file(root, chosen.file, source=how_to_get(chosen))
         return LoadProblems(benchmark=name, source="data_root", limit=limit, seed=self.request.seed,
                             sha256=sha256_file(path), data_root=str(root), hint_seconds=self.hint("problems"))
 
