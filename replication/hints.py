@@ -9,15 +9,15 @@ from __future__ import annotations
 
 HINT_TEMPLATES: dict[str, str] = {
     "math": (
-        "A correct solution:\n{right}\n\nAn incorrect solution:\n{wrong}\n\nSolve the problem step by step, in your own "
-        "words, and enclose the final answer in \\boxed{{}}.\n\n{question}"
+        "A correct solution:\n{right}\n\nAn incorrect solution:\n{wrong}\n\nSolve the problem step by step, in your "
+        "own words, and enclose the final answer in \\boxed{{}}.\n\n{question}"
     ),
     "code": (
         "A correct program:\n{right}\n\nAn incorrect program:\n{wrong}\n\nSolve the task step by step, in your own "
         "words, and give clean, correct Python code.\n\n{question}"
     ),
     "logic": (
-        "A correct solution:\n{right}\n\nAn incorrect solution:\n{wrong}\n\nSolve the problem step by step, in your own "
-        "words, and end with the letter of the right option.\n\n{question}"
+        "A correct solution:\n{right}\n\nAn incorrect solution:\n{wrong}\n\nSolve the problem step by step, in your "
+        "own words, and end with the letter of the right option.\n\n{question}"
     ),
 }
