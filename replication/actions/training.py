@@ -78,6 +78,7 @@ def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int],
             half = job.scratch / f"half-{name}"
             shutil.rmtree(half, ignore_errors=True)
             save_checkpoint(model.strong, tokenizer, half, stops)
+            shutil.rmtree(job.scratch / name, ignore_errors=True)  # of a run that was killed and started again
             half.rename(job.scratch / name)
 
     return tuple(names), keep
