@@ -81,6 +81,7 @@ def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int],
             shutil.rmtree(half, ignore_errors=True)
             save_checkpoint(model.strong, tokenizer, half, stops)
             if distributed.is_main():
+                shutil.rmtree(job.scratch / name, ignore_errors=True)  # of a run that was killed and started again
                 half.rename(job.scratch / name)
 
     return tuple(names), keep
