@@ -2,7 +2,7 @@
 
 What is ours: the pairs come as token ids (the library would append an end token even to a reply that was cut off),
 the order comes prepared, and the loss is the method's `pair_loss` on the summed log-probabilities. The reference's
-log-probabilities are computed once, before the first update.
+log-probabilities are computed once, before the first update. On a CPU the policy's come from log_probs.py.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from trl import DPOConfig, DPOTrainer
 
 from baselines.batches import IGNORED, Row
 from baselines.interface import Method, Pairs
+from baselines.log_probs import add_log_prob_head
 from baselines.settings import TrainingSettings
 from baselines.trainer import Observer, TrainingLog, last_complete_checkpoint, shared_arguments, training_log
 from foundation.errors import TrainingError
@@ -32,6 +33,8 @@ class PairTrainer(DPOTrainer):
         """Take TRL's arguments and the method."""
         self.method = method
         super().__init__(**arguments)
+        assert isinstance(self.model, PreTrainedModel)
+        add_log_prob_head(self.model)
         self.model_accepts_loss_kwargs = False  # a mean over pairs: the trainer divides by the accumulation steps
         self.remove_callback(PrinterCallback)
 
