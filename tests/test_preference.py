@@ -254,7 +254,7 @@ def encode(kind, examples, replies, tokenizer, prompt, data=None, **options):
     data = data or DataSettings(max_length=256)
     if kind == "verified":
         return encode_verified_pairs(examples, replies, tokenizer, prompt, data, "finished_and_false")
-    return encode_gold_pairs(examples, replies, tokenizer, prompt, data, drop_correct=options.get("drop_correct", False))
+    return encode_gold_pairs(examples, replies, tokenizer, prompt, data, **({"drop_correct": False} | options))
 
 
 def test_pairs_and_skips_add_up_to_the_prompts(examples, tokenizer, prompt):
