@@ -107,7 +107,7 @@ def test_extreme_margins_stay_finite(method):
 def pair_rows(rows):
     """Prompts with two different completions each, of different lengths."""
     found = []
-    for row, other in itertools.pairwise(rows):
+    for row, other in itertools.pairwise(rows[:25]):
         start = sum(label == -100 for label in row["labels"])
         begin = sum(label == -100 for label in other["labels"])
         found.append({"id": row["id"], "prompt_ids": row["input_ids"][:start], "chosen_ids": row["input_ids"][start:],
@@ -255,8 +255,7 @@ def encode(kind, examples, replies, tokenizer, prompt, data=None, **options):
     data = data or DataSettings(max_length=256)
     if kind == "verified":
         return encode_verified_pairs(examples, replies, tokenizer, prompt, data, "finished_and_false")
-    return encode_gold_pairs(examples, replies, tokenizer, prompt, data,
-                             drop_correct=options.get("drop_correct", False))
+    return encode_gold_pairs(examples, replies, tokenizer, prompt, data, **({"drop_correct": False} | options))
 
 
 def test_pairs_and_skips_add_up_to_the_prompts(examples, tokenizer, prompt):
