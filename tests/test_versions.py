@@ -1,6 +1,6 @@
 """A step's `version` is raised when what it computes changes: a small recorded output per kind fails otherwise.
 
-    python -m tests.test_versions       records the outputs anew, after the version of the changed kind was raised
+    python tests/test_versions.py       records the outputs anew, after the version of the changed kind was raised
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rollout_chain import Chain
+from safetensors.torch import load_file
 
 from baselines.selection import Selection
 from foundation.files import write_jsonl
@@ -24,13 +26,17 @@ from replication.store import Store
 from replication.worker import Job, execute
 
 CASES = Path(__file__).parent / "cases" / "recorded_outputs.json"
-KINDS = ("pretrain", "pool", "problems", "train", "entropy", "select", "generate", "grade")
+KINDS = ("pretrain", "pool", "problems", "train", "entropy", "select", "generate", "grade", "subset", "rollouts",
+         "rollout-grades", "pairs", "hints", "targets", "train-pairs", "snapshot")
+FLOATS = ("pretrain", "train", "entropy", "train-pairs", "targets")
+SAMPLED = ("generate", "rollouts")
 
 
 def outputs(folder):
     """Run one small step of each kind in this process; return its version and a summary of what it gave."""
     scale = replace(SCALES["tiny"], pool_size=64, benchmark_size=4)
-    configuration = with_changes(scale.configuration, ["pretrain.updates=3", "eval.max_new_tokens=8"])
+    configuration = with_changes(scale.configuration, ["pretrain.updates=3", "eval.max_new_tokens=8", "dpo.subset=60",
+                                                       "ssb.subset=60", "ssb.global_batch=8"])
     plan = Planner(Request(model=MODELS["tiny"], scale=scale, configuration=configuration, data_root=None,
                            limit_train=None, limit_eval=None, seed=0))
     store = Store(folder / "store")
@@ -50,6 +56,33 @@ def outputs(folder):
     }
     summary = {kind: {"version": step.version, "output": read(store.use(step))} for kind, (step, read) in found.items()}
     summary["select"] = {"version": steps.SelectActive.version, "output": _selected(folder, wmss.examples)}
+    return summary | _from_replies(folder, plan, store)
+
+
+def _from_replies(folder, plan, store):
+    """What SPIN, DPO and SSB make of replies written by hand, and a sampled reply of the base."""
+    chain_folder = folder / "chain"
+    chain_folder.mkdir()
+    chain = Chain(chain_folder, store, plan)
+    dpo, ssb = plan.final("dpo"), plan.final("ssb")
+    chain.run(dpo)
+    sampled = replace(dpo.pairs.replies, checkpoint=plan.base(), n=2, max_new_tokens=6)
+    execute(sampled, store, lambda *_, **__: None)
+    snapshot = plan.plan("wmss").made["M1/ck-50"]
+    execute(snapshot, store, lambda *_, **__: None)
+    found = {
+        "subset": (dpo.pairs.replies.subset, lambda path: json.loads((path / "active.json").read_text())["ids"][:12]),
+        "rollout-grades": (dpo.pairs.grades, lambda path: [v["outcome"] for v in _rows(path / "verdicts.jsonl")[:8]]),
+        "pairs": (dpo.pairs, lambda path: [len(row["rejected_ids"]) for row in _rows(path / "pairs.jsonl")[:12]]),
+        "train-pairs": (dpo, _losses),
+        "hints": (ssb.examples.hints, lambda path: _digest(path / "hints.jsonl")),
+        "targets": (ssb.examples, lambda path: load_file(path / "targets.safetensors")["tail_N"][:6].tolist()),
+    }
+    summary = {kind: {"version": step.version, "output": read(chain.run(step))} for kind, (step, read) in found.items()}
+    summary["rollouts"] = {"version": sampled.version,
+                           "output": [row["text"] for row in _rows(store.use(sampled) / "replies.jsonl")[:6]]}
+    summary["snapshot"] = {"version": snapshot.version,
+                           "output": sorted(p.name for p in (store.use(snapshot) / "checkpoint").iterdir())}
     return summary
 
 
@@ -95,11 +128,11 @@ def recorded():
 def test_an_output_changes_only_with_its_version(kind, now, recorded):
     before, after = recorded["kinds"][kind], now[kind]
     if before["version"] != after["version"]:
-        pytest.fail(f"version of {kind} is now {after['version']}: record it with python -m tests.test_versions")
-    if kind == "generate" and recorded["processor"] != hardware()["processor"]:
+        pytest.fail(f"version of {kind} is now {after['version']}: record it with python tests/test_versions.py")
+    if kind in SAMPLED and recorded["processor"] != hardware()["processor"]:
         pytest.skip("recorded on another processor, whose rounding decides a hardly trained model's greedy text")
     output, expected = after["output"], before["output"]
-    same = output == (pytest.approx(expected, rel=2e-3) if kind in ("pretrain", "train", "entropy") else expected)
+    same = output == (pytest.approx(expected, rel=2e-3) if kind in FLOATS else expected)
     assert same, f"{kind} computes something else now: raise {kind}'s version in replication/steps.py, then record"
 
 
