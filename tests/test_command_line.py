@@ -35,12 +35,12 @@ def refused(done, *words):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--model", "qwen4"], ["'qwen4' is unknown", "tiny, smollm2-135m, qwen3-4b, qwen3-8b, qwen2.5-3b, gemma-3-4b"]),
-    (["--methods", "sft,wmms"], ["'wmms' is unknown", "sft, wmss"]),
+    (["--methods", "sft,wmms"], ["'wmms' is unknown", "sft, sft-single", "wmss-official"]),
     (["--benchmarks", "gsm9k"], ["'gsm9k' is unknown", "gsm8k", "svamp"]),
     (["--methods", ","], ["--methods names none"]),
     (["--set", "wdjt.mix_weight=1.5"], ["lambda", "1.5", "[0, 1]"]),
     (["--set", "wdjt.mix_weight=-0.1"], ["lambda", "-0.1", "[0, 1]"]),
-    (["--set", "wdjt.mix_weight=nan"], ["lambda", "nan", "[0, 1]"]),
+    (["--set", "wdjt.mix_weight=nan"], ["wdjt.mix_weight", "nan", "a finite number"]),
     (["--set", "wdjt.mix_wait=0.5"], ["no such setting", "mix_weight"]),
     (["--set", "wdjt"], ["section.field=value"]),
     (["--set", "train.global_batch=many"], ["'many'", "expected int"]),

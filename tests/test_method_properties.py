@@ -24,6 +24,7 @@ from baselines.replies import VerifiedReply, encode_gold_pairs
 from baselines.settings import DataSettings, LossSettings
 from baselines.teacher import distillation_rows, load_targets, save_targets, teacher_columns
 from foundation.files import read_jsonl, write_jsonl
+from foundation.prompts import tokenizer_hash
 from replication.actions import training as actions
 from replication.models import MODELS
 from replication.plan import Planner, Request
@@ -83,6 +84,7 @@ def data(tmp_path_factory, tiny_checkpoint, weak_checkpoint, examples, tokenizer
     pairs, skipped = encode_gold_pairs(chosen, replies, tokenizer, prompt, settings, drop_correct=False)
     assert len(pairs) == EXAMPLES and not skipped
     write_jsonl(folders.pairs / "pairs.jsonl", pairs)
+    (folders.pairs / "tokenizer.sha256").write_text(tokenizer_hash(tokenizer))
     rows = distillation_rows(chosen, {i: r[0] for i, r in replies.items()}, {e["id"]: "hint" for e in chosen},
                              tokenizer, prompt, settings, student_prompt="chat_template", terminator="append")
     columns = teacher_columns(load_causal_lm(weak_checkpoint), rows, top_k=5, temperature=1.5, pad_id=0,
