@@ -75,7 +75,8 @@ def ordered(rows: list[Row], training: TrainingSettings, *, epochs: int, seed: i
     if len(rows) < batch:
         raise TrainingError(
             f"only {len(rows)} examples for a global batch of {batch}: not one update; "
-            "use more data (--limit-train) or a smaller batch (--set train.global_batch=N)"
+            "use more data (--limit-train, <method>.subset) or a smaller batch (--set train.global_batch=N; for a "
+            "method with a batch of its own: --set <method>.global_batch=N)"
         )
     wanted = epochs * (len(rows) // batch) if updates is None else updates
     result: list[Row] = []

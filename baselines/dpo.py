@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from baselines.interface import WARMUP, Method, Pair, Pairs, Phase, Sample, Subset, Train, setting
 from baselines.phases import POOL
 from baselines.settings import Departures
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,11 @@ class DPO(Method):
     subset: int | None = setting(20_000, ambiguity="A-41", options=("none",), scales_with="pool")
     top_p: float = setting(1.0, ambiguity="A-42")
     incorrect: Literal["finished_and_false", "any_false"] = setting("finished_and_false", ambiguity="A-43")
+
+    def __post_init__(self) -> None:
+        """Refuse a strength that is none (InputError)."""
+        if not self.beta > 0:
+            raise InputError(f"dpo.beta is {self.beta}; it must be positive")
 
     def loss_settings(self) -> dict[str, Any]:
         """Only beta: how the pairs were made is not the loss's business."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from baselines.interface import BASE, WARMUP, Batch, Branch, Method, Phase, Train, Variant, setting
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,11 @@ class NEFTune(Method):
     alpha: float = setting(5.0, place="App. E.6", paper="neftune.alpha")
     length: Literal["per_example", "padded"] = setting("per_example", ambiguity="A-20")
     init: Literal["sft_epoch1", "base"] = setting("sft_epoch1", ambiguity="A-04")
+
+    def __post_init__(self) -> None:
+        """Refuse a negative noise scale (InputError)."""
+        if self.alpha < 0:
+            raise InputError(f"neftune.alpha is {self.alpha}; it must be 0 or more")
 
     def loss_settings(self) -> dict[str, Any]:
         """Noise scale and its length."""

@@ -72,6 +72,11 @@ class Subset:
     size: int
     out: str = "subset"
 
+    def __post_init__(self) -> None:
+        """Refuse an empty subset (InputError)."""
+        if self.size < 1:
+            raise InputError(f"a subset of {self.size} prompts is asked for; it must be at least 1 (or none: the pool)")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
@@ -104,6 +109,12 @@ class Sample:
         if self.temperature == 0 and self.n > 1:
             raise InputError(f"a sampling phase asks for n = {self.n} replies at temperature 0: they would all be the "
                              "same; raise the temperature or set n to 1")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"a sampling phase has top_p = {self.top_p}; it must lie in (0, 1]")
+        for name, least in (("top_k", 0), ("max_tokens", 1), ("max_new_tokens", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"a sampling phase has {name} = {value}; it must be at least {least}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,6 +160,13 @@ class Distil:
     """A-48: how the student sees the problem."""
     terminator: Literal["append", "none"] = "append"
     """A-49."""
+
+    def __post_init__(self) -> None:
+        """Refuse what stores or softens nothing (InputError)."""
+        if self.top_k < 1:
+            raise InputError(f"{self.top_k} logits a token are to be stored; it must be at least 1")
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"the distillation temperature is {self.temperature}; it must be positive")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from baselines.interface import Method, Pair, Pairs, Phase, Sample, Subset, Train, Variant, setting
 from baselines.phases import POOL, checkpoint_name
 from baselines.settings import Departures
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +28,7 @@ class SPIN(Method):
 
     title = "SPIN"
     objective = "-log sigmoid(beta * margin) of the dataset's reply over a reply sampled from M1"
-    variants: ClassVar = {"64": Variant("SPIN (batch 64)", {"spin.global_batch": "64"})}
+    variants: ClassVar = {"64": Variant("SPIN (1/8 of the batch)", {"spin.global_batch": "64"})}
 
     beta: float = setting(0.1, place="App. E.6", paper="spin.beta")
     learning_rate: float = setting(5e-7, place="App. E.6", paper="spin.learning_rate", scales_with="learning_rate")
@@ -45,6 +46,11 @@ class SPIN(Method):
     top_p: float = setting(1.0, ambiguity="A-36")
     top_k: int = setting(0, ambiguity="A-36")
     iterations: int = setting(1, place="App. E.6", paper="spin.epochs")
+
+    def __post_init__(self) -> None:
+        """Refuse a strength that is none (InputError)."""
+        if not self.beta > 0:
+            raise InputError(f"spin.beta is {self.beta}; it must be positive")
 
     def loss_settings(self) -> dict[str, Any]:
         """Only beta: how the pairs were made is not the loss's business."""

@@ -31,6 +31,7 @@ from baselines.interface import (
     setting,
 )
 from baselines.settings import Departures, LoRA
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,13 @@ class SSB(Method):
     subset: int = setting(20_000, place="App. E.6", paper="ssb.math_examples", scales_with="pool")
     init: Literal["base", "sft_epoch1"] = setting("base", place="App. E.6", silent_base="sft_epoch1")
     """The base, for two epochs; or M1 and one, for backbones whose base writes no coherent rollouts."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mixture that is none, and a temperature that divides by nothing (InputError)."""
+        if not 0 <= self.kd_share <= 1:
+            raise InputError(f"ssb.kd_share is {self.kd_share}; it must lie in [0, 1]")
+        if not self.kd_temperature > 0:
+            raise InputError(f"ssb.kd_temperature is {self.kd_temperature}; it must be positive")
 
     def loss_settings(self) -> dict[str, Any]:
         """The mixture and its temperature."""

@@ -149,7 +149,7 @@ def _check_trainer_arguments(method: Method, phase: Train) -> None:
 
     suite = shared_arguments(TrainingSettings(learning_rate=1e-5, global_batch=16), updates=1, seed=0, work=Path("."))
     for name in phase.trainer:
-        if name in suite:
+        if name in {*suite, "optim", "packing", "max_length", "padding_free", "dataset_kwargs"}:
             raise InputError(f"{place(type(method), 'phases')}: the trainer's argument {name!r} is the suite's; change "
                              "it with departures=Departures(...) or --set train.<name>=...")
         if name not in {f.name for f in fields(SFTConfig)}:

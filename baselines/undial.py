@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from baselines.interface import BASE, WARMUP, Batch, Branch, Method, Phase, Train, Variant, setting
+from foundation.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,11 @@ class UNDIAL(Method):
     beta: float = setting(1.0, ambiguity="A-29", options=("3.0",))
     teacher: Literal["phase_init", "base"] = setting("phase_init", ambiguity="A-27")
     init: Literal["sft_epoch1", "base"] = setting("sft_epoch1", ambiguity="A-04")
+
+    def __post_init__(self) -> None:
+        """Refuse a negative noise scale (InputError)."""
+        if self.sigma < 0:
+            raise InputError(f"undial.sigma is {self.sigma}; it must be 0 or more")
 
     def loss_settings(self) -> dict[str, Any]:
         """What the chosen reading uses."""

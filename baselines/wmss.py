@@ -61,6 +61,12 @@ class WMSS(Method):
             raise InputError(f"wmss.iterations (K) is {self.iterations}; it must be at least 1")
         if self.weak_checkpoint is not None:
             snapshot_name(self.weak_checkpoint)
+        if self.joint.export == "weak" and (self.joint.freeze_weak or self.modules == "wd_ds"):
+            raise InputError("wdjt.export is weak, but no weak branch is trained (wdjt.freeze_weak = "
+                             f"{str(self.joint.freeze_weak).lower()}, wmss.modules = {self.modules}); set it to strong")
+        if self.weak_init == "cotrained_weak" and self.joint.freeze_weak and self.iterations > 1:
+            raise InputError("wmss.weak_init is cotrained_weak, but wdjt.freeze_weak is true: no weak branch is "
+                             "trained; change one of the two")
 
     def loss_settings(self) -> dict[str, Any]:
         """Only lambda: how the data were chosen is not the loss's business."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from baselines.settings import TrainingSettings
 from replication.method_plan import MethodPlan
-from replication.rollout_steps import DrawSubset, MakeHints, MakePairs, SampleReplies, StoreTargets
+from replication.rollout_steps import DrawSubset, MakeHints, MakePairs, SampleReplies, Snapshot, StoreTargets
 from replication.steps import SelectActive, Step, TrainPhase, closure
 from replication.store import Store
 
@@ -26,7 +26,7 @@ def row_budget(plan: MethodPlan, store: Store) -> Budget:
     measured = {key: None if any(n is None for n in notes) else sum(n[key] for n in notes if n is not None)
                 for key in ("updates", "examples_seen", "tokens")}
     return {"row": plan.row.title, **measured, "epochs_after_warmup": sum(step.epochs for step in plan.trainings),
-            "settings": asdict(plan.method), "departures": departures(plan), "data": _data(plan, store),
+            "settings": asdict(plan.method), "departures": departures(plan, store), "data": _data(plan, store),
             "warnings": [w for n in notes if n is not None for w in n.get("warnings", [])]}
 
 
@@ -35,7 +35,7 @@ def _notes(step: Step, store: Store) -> dict[str, Any] | None:
     return found
 
 
-def departures(plan: MethodPlan) -> list[str]:
+def departures(plan: MethodPlan, store: Store) -> list[str]:
     """Return where a row's trainings differ from the protocol that all methods share, in words with both values."""
     configuration, base = plan.planner.configuration, plan.planner.base()
     said: list[str] = []
@@ -43,6 +43,8 @@ def departures(plan: MethodPlan) -> list[str]:
         from_base = step.strong.key == base.key
         shared = configuration.train if from_base else configuration.second_epoch
         said += _optimisation(step.training, shared)
+        if isinstance(step.strong, Snapshot):
+            said.append(f"starts from {step.strong.label}")
         if from_base:
             said.append(f"starts from the base and trains {_times(step.epochs)}, instead of one epoch from M1")
         elif step.epochs != 1:
@@ -51,12 +53,20 @@ def departures(plan: MethodPlan) -> list[str]:
             said += _tokens(step)
         else:
             said.append("trains on pairs of replies")
-        said += [f"subset of {s.size:,} prompts" for s in closure([step]) if isinstance(s, DrawSubset)]
+        said += [text for s in closure([step]) if isinstance(s, DrawSubset) and (text := _subset(s, store))]
     if len(plan.trainings) > 1:
         said.append(f"{len(plan.trainings)} trainings after the warm-up: more than the two-epoch budget")
     said += [f"{setting}, because the base of this backbone writes no verifiable answers (E.6)"
              for setting in plan.row.adapted]
     return list(dict.fromkeys(said))
+
+
+def _subset(step: DrawSubset, store: Store) -> str:
+    """Say how many of the pool's prompts are used; nothing where the pool is no larger."""
+    notes = _notes(step, store)
+    if notes is None:
+        return f"subset of {step.size:,} prompts, or the pool where it is smaller"
+    return f"subset of {notes['examples']:,} of {notes['pool']:,} prompts" if notes["examples"] < notes["pool"] else ""
 
 
 def _times(epochs: int) -> str:
@@ -78,6 +88,7 @@ def _tokens(step: TrainPhase) -> list[str]:
         said.append(f"LoRA r = {step.lora.rank}, alpha = {step.lora.alpha} instead of all parameters")
     if isinstance(step.examples, StoreTargets):
         said.append("trains on its own hinted replies")
+    said += [f"{name} = {value} of the library's trainer" for name, value in step.library_arguments.items()]
     if step.step_matched:
         said.append("repeats its examples up to a full epoch's updates")
     if step.joint is not None and step.joint.format == "official_stage3":

@@ -82,9 +82,10 @@ class MethodPlan:
             if type(phase) not in handlers:
                 raise self._refusal(f"{phase!r} is no phase; phases are: "
                                     f"{', '.join(kind.__name__ for kind in handlers)}")
-            if (made := getattr(phase, "out", None)) in reserved:
-                raise self._refusal(f"out={made!r} is the name of something that every method shares; call it "
-                                    "otherwise", phase)
+            for field_name in ("out", "weak_out"):
+                if (made := getattr(phase, field_name, None)) in reserved:
+                    raise self._refusal(f"{field_name}={made!r} is the name of something that every method shares; "
+                                        "call it otherwise", phase)
             handlers[type(phase)](phase)
         return self
 
@@ -156,7 +157,7 @@ class MethodPlan:
             hints=prompts if hinted else None, prompt=planner.prompt, n=phase.n, temperature=phase.temperature,
             top_k=phase.top_k, top_p=phase.top_p, max_tokens=phase.max_tokens or configuration.data.max_length,
             max_new_tokens=phase.max_new_tokens, batch_size=configuration.rollouts.batch_size,
-            compute_dtype=configuration.eval.compute_dtype, seed=planner.request.seed,
+            compute_dtype=configuration.train.compute_dtype, seed=planner.request.seed,
             backend=configuration.rollouts.backend, of=phase.of, threads=planner.scale.threads,
             hint_seconds=planner.hint("rollouts") * phase.n / 4,
         )
@@ -238,6 +239,8 @@ class MethodPlan:
             if phase.joint.format == "official_stage3":
                 shared["prompt"] = replace(shared["prompt"], system=None, terminator=self.planner.model.terminator)
                 loss = replace(loss, mask="full_sequence")
+        if phase.trainer:  # the library's own noise depends on how an update is cut
+            shared["loss_settings"] = {**shared["loss_settings"], "micro_batch": shared["training"].micro_batch}
         kind = "train" if phase.weak is None else "train-pair"
         return TrainPhase(
             **shared, pool=self.pool, examples=data, step_matched=phase.step_matched, joint=phase.joint,

@@ -46,6 +46,7 @@ def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport
     """Return the whole result as plain data, unrounded."""
     steps = [store.read_manifest(step.id) for step in closure(run.targets) if store.folder(step).is_dir()]
     budgets = [budget.row_budget(run.planner.plan(row), store) for row in run.methods]
+    footnotes = budget.lines(budgets, run.warmup_notes(store)) + _own_lines(run)
     settings = {
         "configuration": dataclasses.asdict(request.configuration), "seed": request.seed,
         "limit_train": request.limit_train, "limit_eval": request.limit_eval,
@@ -62,7 +63,8 @@ def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport
         "cells": run.cells(verdicts, report),
         "comparisons": run.comparisons(verdicts),
         "budget": budgets,
-        "notes": notes(run, request) + budget.lines(budgets, run.warmup_notes(store)) + _own_lines(run),
+        "notes": notes(run, request) + footnotes,
+        "footnotes": footnotes,
     }
 
 
@@ -110,6 +112,9 @@ def notes(run: TableRun, request: Request) -> list[str]:
                      "corpus: its values are for orientation only.")
     if request.model.published_as is None:
         lines.append(f"The paper's values are those of {request.model.context}, for orientation only: never judged.")
+    if request.configuration.methods:
+        lines.append(f"Changed settings of methods: {'; '.join(request.configuration.methods)}. Rows that they change "
+                     "stand without the paper's value.")
     lines.append("Rows of the paper that are not shown were not asked for or are not part of this version.")
     return lines
 
@@ -234,6 +239,8 @@ def show(run: TableRun, request: Request, content: dict[str, Any], report: RunRe
     for line in _missing_lines(content):
         if line:
             console.print(line, highlight=False, markup=False)
+    for line in content["footnotes"]:
+        console.print(f"- {line}", highlight=False, markup=False)
     console.print(f"{len(report.ran)} steps run, {report.done_before} done before, {report.seconds:.1f} s; wrote "
                   + ", ".join(str(path) for path in paths), highlight=False, markup=False, soft_wrap=True)
 

@@ -68,7 +68,8 @@ class SampleReplies(Step):
     batch_size: int
     compute_dtype: str
     seed: int
-    backend: str = field(default="hf", metadata=NOT_IDENTITY)
+    backend: str = "hf"
+    """Part of the identity: backends draw from streams of their own."""
     of: str = field(default="", metadata=NOT_IDENTITY)
 
     @property

@@ -36,6 +36,8 @@ class Row:
     method: Method
     adapted: tuple[str, ...] = ()
     """Settings that the backbone's silent base decided (E.6's exception)."""
+    changed: bool = False
+    """Whether the user's settings make it another method than its name says: the paper has no value for it."""
 
 
 def split_rows(text: str) -> list[str]:
@@ -79,7 +81,8 @@ def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale,
     for key, value in fixed.items():
         method = changed(method, name, key, value)
     method = at_scale(method, scale)
-    method, adapted = _for_silent_base(method) if silent_base else (method, ())
+    method, adapted = _for_silent_base(method) if silent_base else (method, {})
+    declared = method
     for change in changes:
         key, _, value = change.partition("=")
         if key.strip() not in fixed and owner(registry, key.partition(".")[0]) == name:
@@ -91,7 +94,9 @@ def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale,
                              f"{', '.join(sections(name, registry[name]))}")
         method = changed(method, name, key.strip(), value.strip())
     title = method.title if variant is None else variant.title
-    return Row(text, name, f"{title} ({'; '.join(own)})" if own else title, method, adapted)
+    kept = tuple(f"{field_name} = {value}" for field_name, value in adapted.items()
+                 if getattr(method, field_name) == value)
+    return Row(text, name, f"{title} ({'; '.join(own)})" if own else title, method, kept, method != declared)
 
 
 def _named(head: str, registry: Registry) -> tuple[str, Variant | None]:
@@ -157,7 +162,7 @@ def at_scale(method: Method, scale: Scale) -> Method:
     return dataclasses.replace(method, **scaled)
 
 
-def _for_silent_base(method: Method) -> tuple[Method, tuple[str, ...]]:
+def _for_silent_base(method: Method) -> tuple[Method, dict[str, Any]]:
     found = {f.name: f.metadata["silent_base"] for f in dataclasses.fields(method)
              if f.metadata.get("silent_base") is not None}
-    return dataclasses.replace(method, **found), tuple(f"{name} = {value}" for name, value in found.items())
+    return dataclasses.replace(method, **found), found

@@ -111,7 +111,9 @@ class TableRun:
               reason: str | None = None, step: str | None = None, outcomes: dict[str, int] | None = None) -> Cell:
         title, model = self.planner.row_title(row), self.planner.model
         judged = model.published_as is not None and self.planner.comparable_with_the_paper
-        value_of = published(self.table.paper_table or self.table.name, model.context, title, column)
+        changed = row in self.methods and self.planner.row(row).changed
+        value_of = None if changed else published(self.table.paper_table or self.table.name, model.context, title,
+                                                  column)
         paper, context = (value_of, None) if judged else (None, value_of)
         return {"row": title, "column": column, "group": group.title, "value": value, "unit": "%", "n": n,
                 "correct": correct, "ci95": ci95, "paper": paper, "paper_context": context, "status": status,

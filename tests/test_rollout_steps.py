@@ -144,6 +144,34 @@ def test_another_tokenizer_is_refused(chain, plan, tmp_path, tokenizer):
         check_tokenizer(tmp_path, tokenizer, "rollouts")
 
 
+def test_a_dropped_example_does_not_shift_the_active_set(tmp_path, tokenizer, prompt):
+    """With data.overlength=drop the entropy pass keeps fewer examples than the pool has (A-11)."""
+    from types import SimpleNamespace
+
+    from baselines.selection import Selection
+    from baselines.settings import DataSettings, LossSettings
+    from foundation.files import write_jsonl
+    from replication.actions.training import _encode, select_active
+
+    long = {"id": "long", "question": "What is 1+1?", "completion": "1+1=2 " * 40}
+    pool = [long, *({"id": f"e{i}", "question": f"What is {i}+1?", "completion": "2"} for i in range(5))]
+    kept = [{"id": row["id"], "entropy": 1.0} for row in pool[1:]]
+    folders = {name: tmp_path / name for name in ("pool", "strong", "weak", "out")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        if name != "out":
+            rows = ("pool.jsonl", pool) if name == "pool" else ("entropy.jsonl", kept)
+            write_jsonl(folder / rows[0], rows[1])
+    job = SimpleNamespace(step=SimpleNamespace(selection=Selection(), seed=0, draw=1), inputs=folders,
+                          output=folders["out"])
+    select_active(job)
+    step = SimpleNamespace(prompt=prompt, data=DataSettings(max_length=64, overlength="drop"), loss=LossSettings())
+    encoded, _ = _encode(SimpleNamespace(step=step, inputs={"pool": folders["pool"], "examples": folders["out"]}),
+                         tokenizer)
+    drawn = json.loads((folders["out"] / "active.json").read_text())["ids"]
+    assert [row["id"] for row in encoded.rows] == [f"e{i}" for i in drawn]
+
+
 def test_snapshots_and_the_weak_branch_are_checkpoints_of_their_own(chain, plan):
     warmup = chain.run(plan.warmup())
     assert {path.name for path in warmup.glob("ck-*")} == {"ck-50", "ck-100", "ck-150", "ck-200"}

