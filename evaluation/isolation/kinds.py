@@ -42,7 +42,8 @@ report({
     "interfaces": [name for _, name in socket.if_nameindex() if name not in ("lo", "tunl0", "sit0", "ip6tnl0")],
     "environment": sorted(set(os.environ) - set(ALLOWED)),
     "visible": [path for path in ("/etc/passwd", "/home", "/root/.ssh", "/var/log", "/sys/kernel") if reachable(path)],
-    "writable": [path for path in ("/", "/dev", "/harness", "/start", "/usr/lib") if writable(path)],
+    "writable": [path for path in ("/", "/dev", "/harness", "/start", "/usr/lib") if writable(path)]
+    + [path for path in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger") if os.access(path, os.W_OK)],
     "scratch": writable("/tmp"), "init": os.getpid() < 10, "capabilities": capabilities(),
 })
 """

@@ -169,11 +169,11 @@ def _decode_tagged(tag: str, body: Any, other: Fallback | None) -> Any:
     if tag == "t":
         return tuple(decode(body, other))
     if tag in ("s", "z"):
-        items = _few_collisions(decode(body, other))
+        items = few_collisions(decode(body, other))
         return set(items) if tag == "s" else frozenset(items)
     if tag == "d":
         pairs = [decode(pair, other) for pair in body]
-        _few_collisions([key for key, _ in pairs])
+        few_collisions([key for key, _ in pairs])
         return dict(pairs)
     if tag == "i":
         return int(body, 16)
@@ -200,7 +200,7 @@ def _decode_library(tag: str, body: Any, other: Fallback | None) -> Any:
     raise ValueError(f"unknown tag {tag!r}")
 
 
-def _few_collisions(items: list[Any]) -> list[Any]:
+def few_collisions(items: list[Any]) -> list[Any]:
     """Refuse a set or dict whose members were chosen to have equal hashes: building it would take quadratic time."""
     if len(items) > _SAME_HASH:
         hashes = sorted(map(hash, items))

@@ -53,6 +53,8 @@ def _build_root(call, root):
     os.chdir("/")
     with open("/proc/sys/user/max_user_namespaces", "w") as file:
         file.write("0")
+    # As root, the isolated user is still the kernel's user 0, who owns what lies in /proc/sys: hence read-only.
+    call("mount", b"none", b"/proc", None, _REMOUNT | _BIND | _READ_ONLY | _NO_SUID | _NO_DEVICES | 8, None)
     call("mount", b"none", b"/", None, _REMOUNT | _BIND | _READ_ONLY | _NO_SUID | _NO_DEVICES, None)
     os.chdir("/tmp")
 
