@@ -17,10 +17,11 @@ import os
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -147,12 +148,10 @@ class CodeGrader:
         """Grade many; verdicts come in the order of the items, whatever the number of workers."""
         pending = iter(items)
         with ThreadPoolExecutor(self.workers) as executor:
-            window = [executor.submit(self.grade, task, code) for (task, code), _ in zip(
-                pending, range(4 * self.workers), strict=False)]
+            window = deque(executor.submit(self.grade, *item) for item in islice(pending, 4 * self.workers))
             while window:
-                yield window.pop(0).result()
-                window += [executor.submit(self.grade, task, code) for (task, code), _ in zip(
-                    pending, range(1), strict=False)]
+                yield window.popleft().result()
+                window.extend(executor.submit(self.grade, *item) for item in islice(pending, 1))
 
     def _grade(self, task: Task, code: str) -> CodeVerdict:
         run = _Run(self, task, code)

@@ -13,9 +13,9 @@ class Limits:
     passes. `processes` counts threads too; `output_bytes` bounds one message of the tree, the next is not read.
     """
 
-    memory_mib: int = 2048
+    memory_mib: int = 1024
     processes: int = 64
-    cpu_seconds: int = 60
+    cpu_seconds: int = 90
     file_mib: int = 64
     scratch_mib: int = 64
     open_files: int = 256

@@ -8,7 +8,6 @@ for tests that cannot be split; `extract` reads code out of a model's text.
 from __future__ import annotations
 
 import resource
-import sys
 
 from channel import Channel  # type: ignore[import-not-found]
 
@@ -19,10 +18,8 @@ def main() -> None:
     import calls  # type: ignore[import-not-found]  # noqa: F401  the usual mode is loaded while nobody waits
     channel.write_line(b"ready")
     request = channel.read()
-    if request.get("cpu"):
-        resource.setrlimit(resource.RLIMIT_CPU, (request["cpu"], request["cpu"] + 1))
-    if request.get("int_digits"):
-        sys.set_int_max_str_digits(request["int_digits"])
+    most = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    resource.setrlimit(resource.RLIMIT_CPU, (min(request["cpu"], most), min(request["cpu"] + 1, most)))
     mode = request["mode"]
     if mode not in ("calls", "stdin", "serve", "tests", "together", "extract"):
         raise ValueError(mode)

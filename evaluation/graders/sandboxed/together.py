@@ -18,6 +18,7 @@ import functools
 import io
 import math
 import operator
+import os
 import sys
 import threading
 import types
@@ -51,9 +52,16 @@ class Forged(BaseException):
         Forged.reason = Forged.reason or reason
 
 
+_asking: list[bool] = []  # looking for the caller raises an event itself
+
+
 def _watch(event: str, arguments: Any) -> None:
-    if event in _FORBIDDEN_EVENTS and sys._getframe(1).f_code.co_filename == "<program>":
-        import os
+    if event not in _FORBIDDEN_EVENTS or _asking:
+        return
+    _asking.append(True)
+    caller = sys._getframe(1).f_code.co_filename
+    _asking.clear()
+    if caller == "<program>":
         os._exit(86)
 
 
@@ -125,8 +133,8 @@ class _Judge:
     def _checked(self) -> None:
         self.checks += 1
 
-    def _check(self, when: str) -> None:
-        if _state() != self._state:
+    def _check(self, when: str, before: dict[tuple[int, str], int] | None = None) -> None:
+        if _state() != (before or self._state):
             raise Forged(f"the test machinery or a built-in function was changed while {when}")
 
     def _wrap(self, space: dict[str, Any]) -> None:
@@ -144,13 +152,13 @@ class _Judge:
     def _guarded(self, function: Any) -> Any:
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
-            threads = threading.active_count()
+            threads, before = threading.active_count(), _state()  # mocks of the tests may be at work
             try:
                 value = function(*arguments, **named)
             except BaseException:
-                self._check(f"{function.__name__} ran")
+                self._check(f"{function.__name__} ran", before)
                 raise
-            self._check(f"{function.__name__} ran")
+            self._check(f"{function.__name__} ran", before)
             kind = type(value)
             if kind.__module__ in ("program", "__main__") and kind.__name__ not in self._named:
                 raise Forged(f"{function.__name__} returned an object of the program's own class")
