@@ -40,6 +40,7 @@ from evaluation.graders.code_runs import (
     run_together,
 )
 from evaluation.graders.code_tasks import JUDGE_PRELUDE, AssertTask, FunctionTask, OutputTask, Task
+from evaluation.graders.sandboxed.values import Opaque
 from evaluation.graders.turnstile import Turnstile
 from evaluation.isolation import Isolation, Limits, Pool, Sandbox, find_isolation
 from evaluation.isolation.view import interpreter_view
@@ -51,6 +52,7 @@ TOTAL_SECONDS = 60.0  # for all tests of one program, beyond which evalplus does
 REFERENCE_FACTOR = 4.0
 LONGEST_PROGRAM = 16 << 20
 _REFERENCES = 600
+_SLOW_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class _Reference:
     answers: list[Answer]
     inputs: list[Any]
     base: int
+
+    @property
+    def pauses(self) -> list[int]:
+        """Tests before which all earlier answers must have been sent: the first extra one, and the slow ones."""
+        return [self.base, *(place for place, answer in enumerate(self.answers) if answer.seconds > _SLOW_SECONDS)]
 
 
 class CodeGrader:
@@ -196,6 +203,9 @@ class CodeGrader:
             if isinstance(reply, Finding):
                 raise GraderError(f"the reference solution of {task.id} fails: {reply.reason}; the task cannot be "
                                   "graded here")
+            if isinstance(reply.value, Opaque) and task.entry_point not in NOT_NONE:
+                raise GraderError(f"the reference solution of {task.id} returns a {reply.value.name} in test "
+                                  f"{len(found) + 1}, which cannot be compared")
             if task.entry_point in NOT_NONE:
                 reply = Answer(reply.value is not None, reply.seconds, reply.size)
             found.append(reply)
@@ -262,7 +272,7 @@ class _Run:
             comparison = comparisons[place >= reference.base]
             return comparison.same(inputs[place], output, reference.answers[place].value)
         request: dict[str, Any] = {"mode": "calls", "code": self.code, "entry": task.entry_point,
-                                   "inputs": reference.inputs}
+                                   "inputs": reference.inputs, "flush_before": reference.pauses}
         replies = answers(self._take(), request, limits, min(TOTAL_SECONDS, sum(limits)) + 1,
                           [answer.size for answer in reference.answers])
         return compare_answers(replies, len(inputs), right)

@@ -82,6 +82,7 @@ def _message(sandbox: Sandbox, deadline: float, what: str, most: int = _REPLY_BY
         return Finding("crash", f"something else than an answer was sent {what}")
     if "x" in message:
         return _raised(message["x"], what)
+    message["size"] = len(line)
     return message
 
 
@@ -114,16 +115,16 @@ def answers(sandbox: Sandbox, message: dict[str, object], limits: Sequence[float
             if isinstance(reply, Finding):
                 yield reply
                 return
-            yield _answer(reply, len(str(reply)) if sizes is None else 0)
+            yield _answer(reply)
 
 
-def _answer(reply: dict[str, Any], size: int) -> Answer:
+def _answer(reply: dict[str, Any]) -> Answer:
     seconds = reply.get("s")
     try:
         value = decode(reply.get("v"))
     except (ValueError, RecursionError):
         value = decode({"o": "unreadable"})
-    return Answer(value, float(seconds) if isinstance(seconds, (int, float)) else 0.0, size)
+    return Answer(value, float(seconds) if isinstance(seconds, (int, float)) else 0.0, reply["size"])
 
 
 def compare_answers(replies: Iterator[Answer | Finding], count: int,

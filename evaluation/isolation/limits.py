@@ -13,7 +13,7 @@ class Limits:
     passes. `processes` counts threads too; `output_bytes` bounds one message of the tree, the next is not read.
     """
 
-    memory_mib: int = 1024
+    memory_mib: int = 2048
     processes: int = 64
     cpu_seconds: int = 90
     file_mib: int = 64
