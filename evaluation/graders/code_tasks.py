@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -96,10 +97,21 @@ def _function_task(row: dict[str, Any], family: str, restore: Callable[[list[Any
 
 def bigcodebench_task(row: dict[str, Any]) -> AssertTask:
     """Build a task from a row of BigCodeBench.jsonl."""
-    import ast
     libraries = row["libs"] if isinstance(row["libs"], list) else ast.literal_eval(row["libs"])
+    needed = {*libraries, *_imports(row["test"]), *_imports(row["code_prompt"] + row["canonical_solution"])}
     return AssertTask(id=row["task_id"], tests=row["test"], entry_point=row["entry_point"], together=True,
-                      modules=tuple(libraries))
+                      modules=tuple(sorted(needed)))
+
+
+def _imports(text: str) -> set[str]:
+    """The top-level packages that a text of the benchmark's imports."""
+    found = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module.partition(".")[0])
+    return found
 
 
 def livecodebench_task(row: dict[str, Any]) -> OutputTask:

@@ -70,7 +70,7 @@ def _state() -> dict[tuple[int, str], int]:
     found = {}
     for place, module in enumerate(_GUARDED):
         for name, value in vars(module).items():
-            if name == "_":
+            if name in ("_", "file_spec", "open_spec"):  # filled at first use
                 continue
             found[place, name] = id(value)
             if isinstance(value, type) and value.__module__.startswith("unittest"):
@@ -134,8 +134,10 @@ class _Judge:
         self.checks += 1
 
     def _check(self, when: str, before: dict[tuple[int, str], int] | None = None) -> None:
-        if _state() != (before or self._state):
-            raise Forged(f"the test machinery or a built-in function was changed while {when}")
+        after, expected = _state(), before or self._state
+        if after != expected:
+            changed = sorted(name for (_, name), number in expected.items() ^ after.items())
+            raise Forged(f"{changed[0]} of the test machinery or the built-ins was changed while {when}")
 
     def _wrap(self, space: dict[str, Any]) -> None:
         """Have every function of the program's that the tests can name looked after."""
