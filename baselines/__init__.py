@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from baselines.dpo import DPO
 from baselines.interface import Method
+from baselines.neftune import NEFTune
 from baselines.sft import SFT
+from baselines.spin import SPIN
+from baselines.ssb import SSB
+from baselines.undial import UNDIAL
 from baselines.wmss import WMSS
 from foundation.errors import InputError
 
 METHODS: dict[str, type[Method]] = {
     "sft": SFT,
+    "undial": UNDIAL,
+    "neftune": NEFTune,
+    "spin": SPIN,
+    "ssb": SSB,
+    "dpo": DPO,
     "wmss": WMSS,
 }
 

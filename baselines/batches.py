@@ -18,7 +18,10 @@ from foundation.seeds import stream
 if TYPE_CHECKING:
     import torch
 
+    from baselines.interface import StoredLogits
+
 IGNORED = -100
+TEACHER_PREFIX = "teacher_"
 # A prompt+completion pair, as the pool stores it
 Row = dict[str, Any]
 
@@ -80,12 +83,22 @@ def ordered(rows: list[Row], training: TrainingSettings, *, epochs: int, seed: i
         order = stream("training-order", seed, epoch).permutation(len(rows))
         for start in range(0, len(rows) - batch + 1, batch):
             chosen = [rows[i] for i in order[start : start + batch]]
-            result.extend(sorted(chosen, key=lambda row: (-len(row["input_ids"]), row["id"])))
+            result.extend(sorted(chosen, key=lambda row: (-_length(row), row["id"])))
     return result[: wanted * batch]
 
 
-def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
-    """Pad rows on the right to one tensor each of ids, mask, labels, shape (B, S), and their positions in the data."""
+def _length(row: Row) -> int:
+    """Tokens of an encoded example, or of the longer side of a pair."""
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def collate(rows: Sequence[Row], pad_id: int, teacher: StoredLogits | None = None) -> dict[str, torch.Tensor]:
+    """Pad rows on the right to one tensor each of ids, mask, labels, shape (B, S), and their positions in the data.
+
+    With stored logits, those of the rows' supervised tokens come along, one after the other, as `teacher_*`.
+    """
     import torch
 
     width = max(len(row["input_ids"]) for row in rows)
@@ -100,4 +113,9 @@ def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:
     batch = {"input_ids": ids_BS, "attention_mask": mask_BS, "labels": labels_BS}
     if "row" in rows[0]:
         batch["row"] = torch.tensor([row["row"] for row in rows])
+    if teacher is not None:
+        counts = [sum(label != IGNORED for label in row["labels"]) for row in rows]
+        for name, column in teacher._asdict().items():
+            batch[TEACHER_PREFIX + name] = torch.cat([column[row["teacher_start"] : row["teacher_start"] + count]
+                                                      for row, count in zip(rows, counts, strict=True)])
     return batch

@@ -36,11 +36,11 @@ def example_entropies(model: Any, rows: Sequence[Row], *, pad_id: int, batch_tok
     for indices in length_batches([len(row["input_ids"]) for row in rows], batch_tokens):
         batch = {k: v.to(device) for k, v in collate([rows[i] for i in indices], pad_id).items() if k != "row"}
         with torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16"):
-            branch = hidden_and_head(model, batch["input_ids"], batch["attention_mask"])
+            hidden_BSD, head_VD = hidden_and_head(model, batch["input_ids"], batch["attention_mask"])
         supervised_BS = batch["labels"][:, 1:].ne(IGNORED)
-        hidden_TD = branch.hidden_TD[:, :-1][supervised_BS]
-        entropy_T = (token_entropy(hidden_TD, branch.head_VD) if softmax_dtype == "fp32"
-                     else _plain_entropy(hidden_TD, branch.head_VD))
+        hidden_TD = hidden_BSD[:, :-1][supervised_BS]
+        entropy_T = (token_entropy(hidden_TD, head_VD) if softmax_dtype == "fp32"
+                     else _plain_entropy(hidden_TD, head_VD))
         counts_B = supervised_BS.sum(dim=1)
         for i, own_T in zip(indices, entropy_T.split(counts_B.tolist()), strict=True):
             entropy_N[i] = own_T.double().mean().item()
@@ -92,9 +92,9 @@ def official_entropies(model: Any, rows: Sequence[Row],
     entropies = []
     for done, row in enumerate(rows, start=1):
         ids_BS = torch.tensor([row["input_ids"]], device=device)
-        branch = hidden_and_head(model, ids_BS, torch.ones_like(ids_BS))
+        hidden_BSD, head_VD = hidden_and_head(model, ids_BS, torch.ones_like(ids_BS))
         targets_S = torch.tensor(row["labels"], device=device).ne(IGNORED)
-        entropy_T = _plain_entropy(branch.hidden_TD[0][targets_S], branch.head_VD, OFFICIAL_EPSILON)
+        entropy_T = _plain_entropy(hidden_BSD[0][targets_S], head_VD, OFFICIAL_EPSILON)
         entropies.append(entropy_T.double().mean().item())
         on_progress(done / len(rows))
     return entropies

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
+from baselines.declare import setting
 from foundation.errors import InputError
 from foundation.seeds import stream
 
@@ -32,7 +33,7 @@ _NAMED_AT_MOST = 10  # indices listed in an error before "and k more"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """How WD-DS weighs and draws examples; the paper's values (E.5) are the defaults.
+    """How WD-DS weighs and draws examples; the paper's values (E.5, B.6) are the defaults.
 
     Attributes:
         alpha: weight of the consolidation term `[-dH]_+`.
@@ -46,13 +47,13 @@ class Selection:
         degenerate: what happens when every weight is 0 (A-66): a uniform draw with a warning, or an error.
     """
 
-    alpha: float = 0.1
-    beta: float = 0.8
-    gamma: float = 0.1
-    weighting: Weighting = "eq9"
-    difficulty: Difficulty = "strong"
-    dedup: bool = True
-    degenerate: Literal["uniform", "error"] = "uniform"
+    alpha: float = setting(0.1, place="App. B.6", paper="wmss.alpha")
+    beta: float = setting(0.8, place="App. B.6", paper="wmss.beta")
+    gamma: float = setting(0.1, place="App. B.6", paper="wmss.gamma")
+    weighting: Weighting = setting("eq9", ambiguity="A-60")
+    difficulty: Difficulty = setting("strong", ambiguity="A-61")
+    dedup: bool = setting(True, ambiguity="A-62")
+    degenerate: Literal["uniform", "error"] = setting("uniform", ambiguity="A-66")
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta", "gamma"):

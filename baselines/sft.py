@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from baselines.interface import BASE, WARMUP, Branch, Method, Phase, Train
+from baselines.interface import BASE, WARMUP, Batch, Branch, Method, Phase, Train, Variant, setting
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,10 @@ class SFT(Method):
     """Plain cross-entropy on the completion tokens."""
 
     title = "SFT"
-    two_epoch: Literal["restart", "single"] = "restart"
+    objective = "token-mean cross-entropy on the completion (Eq. 1)"
+    variants: ClassVar = {"single": Variant("SFT (single schedule)", {"sft.two_epoch": "single"})}
+
+    two_epoch: Literal["restart", "single"] = setting("restart", ambiguity="A-03")
 
     def loss_settings(self) -> dict[str, Any]:
         """None: how the epochs are scheduled is not the loss's business."""
@@ -36,8 +39,8 @@ class SFT(Method):
         else:
             yield Train(strong=BASE, out="M2", epochs=2)
 
-    def loss(self, labels_T: torch.Tensor, strong: Branch, weak: Branch | None = None) -> torch.Tensor:
+    def loss(self, batch: Batch, strong: Branch, other: Branch | None = None) -> torch.Tensor:
         """Eq. 1, summed over tokens; the trainer divides by N_B (A-07)."""
         from baselines.mixed_cross_entropy import cross_entropy
 
-        return cross_entropy(strong.hidden_TD, strong.head_VD, labels_T)
+        return cross_entropy(strong.hidden_ND, strong.head_VD, batch.labels_N)

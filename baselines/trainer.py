@@ -1,4 +1,4 @@
-"""The only place that touches TRL's trainers: settings in, a trained BranchedModel out.
+"""Training on tokens with TRL's SFTTrainer: settings in, a trained BranchedModel out (pairs: pair_trainer.py).
 
 Accumulation, clipping, schedules, resuming and logging are TRL's and transformers'. What is ours: the loss comes from
 the method (inside the model's forward), the data order comes prepared, and a loss that is not finite stops the run.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,12 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from baselines import distributed
 from baselines.batches import Row, collate
 from baselines.branches import BranchedModel
+from baselines.interface import StoredLogits
 from baselines.settings import JointTraining, TrainingSettings
-from foundation.errors import TrainingError
+from foundation.errors import InputError, TrainingError
 
 COMPLETE = "complete"  # marks a checkpoint folder that was written to its end
 
@@ -42,10 +43,14 @@ class TrainingLog:
 class MethodTrainer(SFTTrainer):
     """TRL's SFTTrainer with the loss of a BranchedModel."""
 
-    def __init__(self, *, example_ids: list[str], items_per_update: int | None, **arguments: Any) -> None:
-        """Take TRL's arguments, the id of each row, and N_B where it is not the token count (A-07, example_mean)."""
+    def __init__(self, *, example_ids: list[str], items_per_update: int | None,
+                 make_optimizer: Callable[[], torch.optim.Optimizer | None], **arguments: Any) -> None:
+        """Take TRL's arguments, the id of each row, N_B where it is not the token count (A-07, example_mean), and what
+        makes the optimizer (None: the trainer's own).
+        """
         super().__init__(**arguments)
         self.example_ids, self.items_per_update = example_ids, items_per_update
+        self.make_optimizer = make_optimizer
         self.model_accepts_loss_kwargs = True  # have N_B counted over the whole global batch (A-07)
         self.remove_callback(PrinterCallback)  # the suite has its own display
 
@@ -54,6 +59,12 @@ class MethodTrainer(SFTTrainer):
             return torch.tensor(self.items_per_update, device=device)
         return super()._get_num_items_in_batch(batch_samples, device)
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        """Return ours, else the trainer's: under DeepSpeed an optimizer given to the constructor would be dropped."""
+        if self.optimizer is None:
+            self.optimizer = self.make_optimizer()
+        return super().create_optimizer(model)
+
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
                      num_items_in_batch: Any = None) -> Any:
         """Return the micro-batch's share of the global batch's loss.
@@ -61,7 +72,7 @@ class MethodTrainer(SFTTrainer):
         Raises:
             TrainingError: the loss is NaN or infinite (update and example positions are named).
         """
-        row = inputs.pop("row", None)
+        row = inputs.get("row")
         loss = model(**inputs, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(loss):
             self._diverged(loss.item(), [] if row is None else row.tolist())
@@ -77,7 +88,13 @@ class MethodTrainer(SFTTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Pass logs on without TRL's own metrics, which need a second look at the logits."""
+        """Pass logs on without TRL's own metrics, which need a second look at the logits.
+
+        Raises:
+            TrainingError: the gradient norm is not finite (DeepSpeed tells it only here).
+        """
+        if not math.isfinite(logs.get("grad_norm", 0.0)):
+            raise _bad_gradient(logs["grad_norm"], self.state.global_step, self.args, self.state)
         self._metrics["train"].clear()
         super().log(logs, start_time)
 
@@ -87,6 +104,11 @@ def _kept(work: Path) -> str:
     return "no checkpoint had been written yet" if last is None else f"the last good checkpoint is {last}"
 
 
+def _bad_gradient(norm: float, update: int, args: Any, state: Any) -> TrainingError:
+    return TrainingError(f"the gradient became {norm} at update {update} of {state.max_steps}; "
+                         f"{_kept(Path(args.output_dir))}. Lower train.learning_rate")
+
+
 def last_complete_checkpoint(work: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end; what a kill left half-written is removed."""
     complete = []
@@ -94,114 +116,151 @@ def last_complete_checkpoint(work: Path) -> Path | None:
         if (folder / COMPLETE).is_file():
             complete.append(folder)
         else:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=not distributed.is_main())
     return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
-class _Observer(TrainerCallback):
+AtUpdates = tuple[Sequence[int], Callable[[int], None]]
+"""Numbers of updates, and what to do after each."""
+
+
+class Observer(TrainerCallback):
     """Reports progress, marks whole checkpoints, refuses bad gradients, clips branches apart (A-71)."""
 
-    def __init__(self, on_progress: Callable[[float], None], clip_branches_at: float | None) -> None:
+    def __init__(self, on_progress: Callable[[float], None], clip_branches_at: float | None = None,
+                 at_updates: AtUpdates | None = None) -> None:
         self.on_progress, self.clip_branches_at = on_progress, clip_branches_at
+        self.updates, self.at_update = at_updates or ((), lambda update: None)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        """Mark the checkpoint as whole."""
+        distributed.wait_for_all()  # each process writes its part
+        if distributed.is_main():
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep a snapshot where one is due, and report."""
+        if state.global_step in self.updates:
+            self.at_update(state.global_step)
         self.on_progress(state.global_step / state.max_steps)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Refuse gradients that are not finite; clip branches apart.
+
+        Raises:
+            TrainingError: the gradient norm is NaN or infinite.
+        """
         norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
         if not torch.isfinite(norm):
-            raise TrainingError(f"the gradient became {norm.item()} at update {state.global_step + 1} of "
-                                f"{state.max_steps}; {_kept(Path(args.output_dir))}. Lower train.learning_rate")
+            raise _bad_gradient(norm.item(), state.global_step + 1, args, state)
         if self.clip_branches_at is not None:
             for branch in (model.strong, model.weak):
                 torch.nn.utils.clip_grad_norm_(branch.parameters(), self.clip_branches_at)
 
 
 def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: TrainingSettings, *, seed: int,
-          work: Path, joint: JointTraining | None = None,
+          work: Path, joint: JointTraining | None = None, teacher: StoredLogits | None = None,
+          library_arguments: Mapping[str, Any] | None = None, at_updates: AtUpdates | None = None,
           on_progress: Callable[[float], None] = lambda fraction: None) -> TrainingLog:
     """Train on `rows` in the order given, one pass, resuming from a checkpoint under `work` if there is one.
 
+    Args:
+        model: what is trained, in place.
+        rows: encoded examples, `{id, input_ids, labels}`.
+        tokenizer: for its padding token.
+        training: optimisation settings.
+        seed: of the library's own generators.
+        work: folder of the trainer's checkpoints.
+        joint: how a pair of models is trained.
+        teacher: stored logits of all rows' supervised tokens; a row's begin at its `teacher_start`.
+        library_arguments: further arguments of TRL's configuration.
+        at_updates: called after given updates, to keep a snapshot.
+        on_progress: told the fraction done.
+
     Raises:
         TrainingError: the loss turned NaN or infinite.
+        InputError, PrerequisiteError: what was asked of several processes is not possible (see `distributed`).
     """
     updates = len(rows) // training.global_batch
     joint = joint or JointTraining()
     per_branch = training.clip_norm if joint.clip == "per_branch" and model.weak is not None else None
+    if per_branch is not None and distributed.zero_stage(training):
+        raise InputError(f"wdjt.clip=per_branch needs whole gradients, train.zero_stage={training.zero_stage} shares "
+                         "them out; set wdjt.clip=joint or train.zero_stage=0")
     trainer = MethodTrainer(
         example_ids=[row["id"] for row in rows],
         items_per_update=training.global_batch if model.reduction == "example_mean" else None,
         model=model,
-        args=_arguments(training, updates=updates, seed=seed, work=work, clip_globally=per_branch is None),
+        args=SFTConfig(**shared_arguments(training, updates=updates, seed=seed, work=work,
+                                          clip_globally=per_branch is None),
+                       max_length=None, packing=False, padding_free=False,
+                       dataset_kwargs={"skip_prepare_dataset": True}, **(library_arguments or {})),
         train_dataset=_dataset(rows),
         processing_class=tokenizer,
-        data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
-        callbacks=[_Observer(on_progress, per_branch)],
-        optimizers=(_two_rate_optimizer(model, training, joint), None),
+        data_collator=lambda batch: collate([rows[item["row"]] | {"row": item["row"]} for item in batch],
+                                            tokenizer.pad_token_id, teacher),
+        callbacks=[Observer(on_progress, per_branch, at_updates)],
+        make_optimizer=lambda: _two_rate_optimizer(model, training, joint),
     )
+    if distributed.zero_stage(training) == 3:
+        distributed.share_heads(model)
     last = last_complete_checkpoint(work)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    try:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    finally:
+        distributed.forget()
+    return training_log(trainer, sum(len(row["input_ids"]) for row in rows))
+
+
+def training_log(trainer: Any, tokens: int) -> TrainingLog:
+    """Return what a finished trainer has logged."""
     logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return TrainingLog(
-        losses=[entry["loss"] for entry in logs],
-        learning_rates=[entry["learning_rate"] for entry in logs],
-        updates=trainer.state.global_step,
-        tokens=sum(len(row["input_ids"]) for row in rows),
-    )
+    return TrainingLog(losses=[entry["loss"] for entry in logs], updates=trainer.state.global_step, tokens=tokens,
+                       learning_rates=[entry["learning_rate"] for entry in logs])
 
 
-def _arguments(training: TrainingSettings, *, updates: int, seed: int, work: Path, clip_globally: bool) -> SFTConfig:
-    """Translate our settings; every default of TRL's that matters is set explicitly."""
-    return SFTConfig(
-        output_dir=str(work),
-        max_steps=updates,
-        per_device_train_batch_size=training.micro_batch,
-        gradient_accumulation_steps=training.global_batch // training.micro_batch // _world_size(),
-        train_sampling_strategy="sequential",
-        learning_rate=training.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(training.lr_schedule, training.lr_schedule),
-        warmup_steps=math.ceil(training.warmup_ratio * updates),
-        adam_beta1=training.adam_beta1,
-        adam_beta2=training.adam_beta2,
-        adam_epsilon=training.adam_epsilon,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.clip_norm if clip_globally else 0.0,
-        bf16=training.compute_dtype == "bfloat16",
-        fp16=False,
-        gradient_checkpointing=training.gradient_checkpointing,
-        use_cpu=not torch.cuda.is_available(),
-        max_length=None,
-        packing=False,
-        padding_free=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no" if training.checkpoint_every is None else "steps",
-        save_steps=training.checkpoint_every or 1,
-        save_total_limit=2,
-        eval_strategy="no",
-        seed=seed % 2**32,
-        data_seed=seed % 2**32,
-    )
-
-
-def _world_size() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))  # as torchrun and accelerate set it before any process group exists
+def shared_arguments(training: TrainingSettings, *, updates: int, seed: int, work: Path,
+                     clip_globally: bool = True) -> dict[str, Any]:
+    """Translate our settings; every default of the libraries' that matters is set explicitly."""
+    optimizer = {"adamw": {}, "rmsprop": {"optim": "rmsprop"}}[training.optimizer]  # AdamW is the libraries' default
+    micro, clip_norm = distributed.micro_batch(training), training.clip_norm if clip_globally else 0.0
+    zero = distributed.deepspeed_config(training, clip_norm=clip_norm)
+    return optimizer | {
+        "output_dir": str(work),
+        "max_steps": updates,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": training.global_batch // micro // distributed.processes(),
+        "train_sampling_strategy": "sequential",
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": {"constant": "constant_with_warmup"}.get(training.lr_schedule, training.lr_schedule),
+        "warmup_steps": math.ceil(training.warmup_ratio * updates),
+        "adam_beta1": training.adam_beta1,
+        "adam_beta2": training.adam_beta2,
+        "adam_epsilon": training.adam_epsilon,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": clip_norm,
+        "bf16": training.compute_dtype == "bfloat16" and zero is None,
+        "deepspeed": zero,
+        "fp16": False,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "save_strategy": "no" if training.checkpoint_every is None else "steps",
+        "save_steps": training.checkpoint_every or 1,
+        "save_total_limit": 2,
+        "eval_strategy": "no",
+        "seed": seed % 2**32,
+        "data_seed": seed % 2**32,
+    }
 
 
 def _dataset(rows: list[Row]) -> Dataset:
-    return Dataset.from_dict({
-        "input_ids": [row["input_ids"] for row in rows],
-        "labels": [row["labels"] for row in rows],
-        "row": list(range(len(rows))),
-    })
+    return Dataset.from_dict({"input_ids": [row["input_ids"] for row in rows], "row": list(range(len(rows)))})
 
 
 def _two_rate_optimizer(model: BranchedModel, training: TrainingSettings, joint: JointTraining) -> Any:
@@ -211,9 +270,13 @@ def _two_rate_optimizer(model: BranchedModel, training: TrainingSettings, joint:
     groups = []
     for branch, rate in ((model.strong, training.learning_rate), (model.weak, joint.weak_learning_rate)):
         for decay in (True, False):  # matrices decay, norms and biases do not, as in the trainer's own optimizer
-            groups.append({"params": [p for p in branch.parameters() if (p.dim() > 1) == decay], "lr": rate,
+            groups.append({"params": _decaying(branch, decay), "lr": rate,
                            "weight_decay": training.weight_decay if decay else 0.0})
     return torch.optim.AdamW(groups, betas=(training.adam_beta1, training.adam_beta2), eps=training.adam_epsilon)
+
+
+def _decaying(branch: torch.nn.Module, decay: bool) -> list[torch.nn.Parameter]:
+    return [p for p in branch.parameters() if (len(distributed.full_shape(p)) > 1) == decay]
 
 
 def write_log(log: TrainingLog, path: Path) -> None:

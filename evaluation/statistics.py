@@ -3,13 +3,15 @@
 Proportions, never percents. The unit of analysis is the question. Standard library only, so that importing is instant.
 
 References: E. B. Wilson (1927); Q. McNemar (1947), exact form; R. G. Newcombe, Statistics in Medicine 17 (1998) 2635,
-method 10; G. Y. Zou and A. Donner (2008), MOVER; A. Agresti and Y. Min (2005), pseudo-pairs; S. Holm (1979).
+method 10; G. Y. Zou and A. Donner (2008), MOVER; A. Agresti and Y. Min (2005), pseudo-pairs; S. Holm (1979); E. Miller,
+arXiv 2411.00640 (2024), clustered errors; M. Abramowitz and I. Stegun (1964), 26.7.3 and 26.7.4, Student's t.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from statistics import NormalDist
 from typing import NamedTuple
@@ -29,6 +31,16 @@ class PairedAverage(NamedTuple):
     test: str
 
 
+class ClusteredMean(NamedTuple):
+    """A mean over questions that come in clusters, with its clustered standard error and interval."""
+
+    mean: float
+    standard_error: float
+    ci95: tuple[float, float]
+    questions: int
+    clusters: int
+
+
 def _checked(correct: int, n: int) -> None:
     if n <= 0:
         raise InputError(f"{n} graded problems: an empty benchmark has no score; generate and grade it first")
@@ -43,13 +55,99 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
         InputError: n is 0, or correct is not within 0..n.
     """
     _checked(correct, n)
-    p, z2 = correct / n, Z95**2
+    return _wilson(correct / n, n)
+
+
+def _wilson(p: float, n: float) -> tuple[float, float]:
+    z2 = Z95**2
     centre = p + z2 / (2 * n)
     half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     # At 0 and n the limit is exact; rounding would leave 1e-18 there.
-    low = 0.0 if correct == 0 else (centre - half) / (1 + z2 / n)
-    high = 1.0 if correct == n else (centre + half) / (1 + z2 / n)
+    low = 0.0 if p == 0 else (centre - half) / (1 + z2 / n)
+    high = 1.0 if p == 1 else (centre + half) / (1 + z2 / n)
     return low, high
+
+
+def mean_interval(scores: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the mean of the questions' scores and its 95 % interval.
+
+    Each score is a question's mean over its samples. Scores of 0 and 1 only have Wilson's interval, others Student's
+    with n - 1 degrees of freedom, within [0, 1]; where all are equal, Wilson's, which has a width.
+
+    Raises:
+        InputError: no question, or a score outside [0, 1].
+    """
+    n = len(scores)
+    _checked(0, n)
+    if not all(0 <= score <= 1 for score in scores):
+        raise InputError("a score lies outside [0, 1]: give proportions, not percents")
+    mean = math.fsum(scores) / n
+    squares = math.fsum((score - mean) ** 2 for score in scores)
+    if squares == 0 or all(score in (0, 1) for score in scores):
+        return mean, _wilson(mean, n)
+    half = student_t95(n - 1) * math.sqrt(squares / (n * (n - 1)))
+    return mean, (max(0.0, mean - half), min(1.0, mean + half))
+
+
+@lru_cache(maxsize=256)
+def student_t95(degrees: int) -> float:
+    """Return the t that a Student variable of so many degrees of freedom exceeds in absolute value with 5 %.
+
+    Raises:
+        InputError: degrees below 1.
+    """
+    if degrees < 1:
+        raise InputError(f"{degrees} degrees of freedom: an interval needs at least two questions or clusters")
+    low, high = 0.0, 13.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_within(middle, degrees) < 0.95 else (low, middle)
+    return high
+
+
+def _student_within(t: float, degrees: int) -> float:
+    """Return P(|T| < t) by the finite sums for whole degrees of freedom."""
+    angle = math.atan(t / math.sqrt(degrees))
+    sine, square = math.sin(angle), math.cos(angle) ** 2
+    odd = degrees % 2
+    term = math.cos(angle) if odd else 1.0
+    total = term if degrees > 1 else 0.0
+    for k in range(3 if odd else 2, degrees, 2):
+        term *= square * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+
+
+def clustered_mean(scores: Sequence[float], clusters: Sequence[object]) -> ClusteredMean:
+    """Return the mean of questions that come in clusters (a shared passage), with Miller's clustered standard error.
+
+    SE = sqrt(sum over clusters of (sum of the deviations in it)^2) / n * sqrt(C / (C - 1)). The interval is Student's
+    with C - 1 degrees of freedom, within [0, 1]; where the error is 0 (all questions right, say), Wilson's for as many
+    questions as there are clusters, so that it is never of width 0.
+
+    Args:
+        scores: one per question, in [0, 1].
+        clusters: the cluster each question belongs to.
+
+    Raises:
+        InputError: no question, lists of different lengths, or a single cluster.
+    """
+    n = len(scores)
+    _checked(0, n)
+    if n != len(clusters):
+        raise InputError(f"{n} scores and {len(clusters)} cluster names: each question needs one of both")
+    mean = math.fsum(scores) / n
+    sums: dict[object, float] = {}
+    for score, cluster in zip(scores, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + (score - mean)
+    count = len(sums)
+    if count < 2:
+        raise InputError(f"all {n} questions are in one cluster: nothing can be said about others")
+    error = math.sqrt(math.fsum(total**2 for total in sums.values()) * count / (count - 1)) / n
+    if error <= 1e-12:
+        return ClusteredMean(mean, error, _wilson(mean, count), n, count)
+    half = student_t95(count - 1) * error
+    return ClusteredMean(mean, error, (max(0.0, mean - half), min(1.0, mean + half)), n, count)
 
 
 def mcnemar_exact(b: int, c: int) -> float:

@@ -35,5 +35,9 @@ class TrainingError(SuiteError, RuntimeError):
     """Training that cannot go on: a loss that is NaN or infinite, or nothing to train on."""
 
 
+class GenerationError(SuiteError, RuntimeError):
+    """A generation backend that gave up on a sequence: the run is incomplete, nothing is scored 0."""
+
+
 class StorageError(SuiteError, RuntimeError):
     """The disk is full, read-only or otherwise refuses a write."""

@@ -5,11 +5,15 @@ Training, entropies, rollouts and evaluation share this file, so that they canno
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from foundation.files import canonical_json
+
 Style = Literal["tags", "tag_free"]
+Domain = Literal["math", "code", "logic"]
 
 # The paper describes the tag-style system prompt (E.4) but does not print it: the wording is ours (A-09).
 TAG_SYSTEM_PROMPT = (
@@ -20,6 +24,21 @@ TAG_SYSTEM_PROMPT = (
 TAG_FREE_SYSTEM_PROMPT = (
     "Solve the problem step by step. End your solution with the final answer enclosed in \\boxed{}."
 )
+# Code and logic have the same two parts. Only the ends of the tag-free ones are printed in E.4.
+SYSTEM_PROMPTS: dict[Style, dict[Domain, str]] = {
+    "tags": {
+        "math": TAG_SYSTEM_PROMPT,
+        "code": "Reason step by step inside <think> and </think>, then give the final answer inside <answer> and "
+                "</answer>, as one complete Python code block.",
+        "logic": "Reason step by step inside <think> and </think>, then give the final answer inside <answer> and "
+                 "</answer>, as 'The answer is (X).' with the letter of the option.",
+    },
+    "tag_free": {
+        "math": TAG_FREE_SYSTEM_PROMPT,
+        "code": "Solve the problem step by step. Provide clean, correct Python code.",
+        "logic": "Solve the problem step by step. End your response with 'The answer is (X).'",
+    },
+}
 _TAGS = re.compile(r"</?(?:think|answer)>\n?")
 
 
@@ -43,6 +62,11 @@ class EncodedExample:
 
     ids: list[int]
     prompt_length: int
+
+
+def system_prompt(style: Style, domain: Domain) -> str:
+    """Return the system prompt for a domain's questions in a model's style (E.4)."""
+    return SYSTEM_PROMPTS[style][domain]
 
 
 def prompt_text(tokenizer: Any, prompt: PromptFormat, question: str) -> str:
@@ -86,6 +110,11 @@ def terminator_id(tokenizer: Any, prompt: PromptFormat) -> int:
     if token_id is None or token_id == tokenizer.unk_token_id:
         raise ValueError(f"the tokenizer has no token {prompt.terminator!r} to end a completion with")
     return int(token_id)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Return a hash of the vocabulary: token ids mean the same only under the same one."""
+    return hashlib.sha256(canonical_json(tokenizer.get_vocab()).encode()).hexdigest()
 
 
 def stop_ids(tokenizer: Any, prompt: PromptFormat) -> list[int]:

@@ -78,7 +78,7 @@ def verify_sha256(path: Path, expected: str) -> None:
         raise InputError(
             f"{path} is not the recorded file: sha256 expected {expected}, found {found} ({path.stat().st_size} bytes; "
             "it may be truncated or another version). Restore the file, or set its entry in the lock file "
-            "(replication/lock.json) to null to accept another version"
+            "(foundation/lock.json) to null to accept another version"
         )
 
 

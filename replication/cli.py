@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tyro
 
-from foundation.errors import InputError, SuiteError
+from foundation.errors import InputError
+from foundation.exits import exit_with_message
 from replication.declarations import Table
 
 if TYPE_CHECKING:
+    from baselines.interface import Method
     from replication.configuration import Configuration
     from replication.plan import Request
+    from replication.store import Store
     from replication.tables import TableRun
 
 
@@ -34,7 +35,10 @@ class Options:
     model: str = "tiny"
     """tiny | smollm2-135m | qwen3-4b | qwen3-8b | qwen2.5-3b | gemma-3-4b"""
     methods: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Rows, comma-separated (default: all rows of the table): sft,wmss"""
+    """Rows, comma-separated (default: all rows of the table): sft,undial-original,wmss[wdjt.mix_weight=0.42]"""
+    method: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE.py:CLASS")] = ()
+    """A method of your own as one more row (repeatable), or the name of one that an installed package offers;
+    docs/new-method.md shows how to write one."""
     benchmarks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
     """Columns, comma-separated (default: all of the table): gsm8k,svamp,..."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = field(
@@ -63,25 +67,14 @@ class Options:
 
 def main(table: Table) -> NoReturn:
     """Run a table from the command line and exit: 0 done, 2 a mistake that the message explains, 1 a defect."""
+    exit_with_message(lambda: run_table(table, parse(table)),
+                      interrupted="interrupted; finished steps are kept, the same command goes on from there")
+
+
+def parse(table: Table) -> Options:
+    """Read the command line of a table."""
     prog = f"python -m replication.{table.name}"
-    description = f"{table.place}. {table.title}."
-    exit_with_message(lambda: run_table(table, tyro.cli(Options, prog=prog, description=description)))
-
-
-def exit_with_message(action: Callable[[], int]) -> NoReturn:
-    """Exit with the action's code; the user's mistakes end with a message and no traceback."""
-    try:
-        code = action()
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; finished steps are kept, the same command goes on from there", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:  # only our own printing meets one: `... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    sys.exit(code)
+    return tyro.cli(Options, prog=prog, description=f"{table.place}. {table.title}.")
 
 
 def run_table(table: Table, options: Options) -> int:
@@ -93,6 +86,7 @@ def run_table(table: Table, options: Options) -> int:
 
     table_run, request = resolve(table, options)
     store = Store(options.store, repair=options.repair)
+    _try_out_own(table_run, store)
     if options.plan:
         print_plan(table_run, store)
         return 0
@@ -109,16 +103,19 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
     from evaluation.benchmarks import benchmark
     from replication.configuration import with_changes
     from replication.models import model_named, require_hardware
-    from replication.plan import Planner, Request, build_method
+    from replication.plan import Planner, Request
+    from replication.rows import known_rows, split_rows
     from replication.scales import SCALES
     from replication.tables import TableRun
 
     model = model_named(options.model)
     scale = SCALES[model.scale]
-    configuration = with_changes(scale.configuration, list(options.set))
-    methods = _names(options.methods, table.rows, "methods")
-    for name in methods:
-        build_method(name, configuration)
+    registry, own = _registry(options)
+    configuration = with_changes(scale.configuration, list(options.set), registry)
+    rows = table.rows if options.methods is None else tuple(dict.fromkeys(split_rows(options.methods)))
+    if not rows:
+        raise InputError(f"--methods names none; choose from: {', '.join(known_rows(registry))}")
+    methods = tuple(dict.fromkeys((*rows, *own)))
     columns = [name for group in table.groups if group.unavailable is None for name in group.columns]
     benchmarks = _names(options.benchmarks, tuple(columns), "benchmarks")
     for name in benchmarks:
@@ -129,8 +126,38 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
         require_hardware(model)
     request = Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                       limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
-                      plan_only=options.plan)
+                      registry=registry, plan_only=options.plan)
     return TableRun(table, Planner(request), methods, benchmarks), request
+
+
+def _registry(options: Options) -> tuple[dict[str, type[Method]], list[str]]:
+    """Return the methods at hand, and the names of those that --method gives a row."""
+    from baselines import METHODS
+    from baselines.method_registry import methods_at_hand
+    from replication.configuration import Configuration
+    from replication.plan import REFERENCE_TITLES
+    from replication.rows import split_rows
+
+    words = [*(row.partition("[")[0].strip() for row in split_rows(options.methods or "")),
+             *(change.partition(".")[0].strip() for change in options.set)]
+    reserved = [*(f.name for f in fields(Configuration)), *REFERENCE_TITLES, *REFERENCE_TITLES.values()]
+    return methods_at_hand(METHODS, options.method, words, reserved)
+
+
+def _try_out_own(run: TableRun, store: Store) -> None:
+    """Try out each row from outside that is still to be trained, with its settings, before anything runs.
+
+    Raises:
+        InputError: a loss that cannot be trained with; file and line are named.
+    """
+    from baselines.user_methods import outside
+
+    for text in run.methods:
+        method = run.planner.row(text).method
+        if outside(type(method)) and not all(store.is_done(step) for step in run.planner.plan(text).trainings):
+            from baselines.trial import try_out
+
+            try_out(method)
 
 
 def _check_numbers(options: Options, configuration: Configuration) -> None:

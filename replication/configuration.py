@@ -7,16 +7,18 @@ open can be set by name.
 from __future__ import annotations
 
 import dataclasses
-import math
-import types
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal, get_type_hints
 
-from baselines.selection import Selection
-from baselines.settings import DataSettings, EntropySettings, JointTraining, LossSettings, TrainingSettings
+from baselines import METHODS
+from baselines.interface import Method
+from baselines.settings import DataSettings, LossSettings, TrainingSettings
 from foundation.errors import InputError
 from foundation.prompts import PromptFormat
 from replication.models import Model
+from replication.rows import changed, owner, sections
+from replication.settings_text import parsed
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,43 +53,15 @@ def _at_least_one(section: str, **values: int | None) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DiscrepancySelection:
-    """WD-DS: Eq. 7 to 9 (A-60 to A-65)."""
+class RolloutSettings:
+    """How rollouts are produced; sampling itself is the methods' business."""
 
-    alpha: float
-    beta: float
-    gamma: float
-    weighting: Literal["eq9", "official_termnorm", "eq9_termnorm"] = "eq9"
-    difficulty: Literal["strong", "weak"] = "strong"
-    dedup: bool = True
-    entropy: Literal["paper", "official"] = "paper"
-    dtype: Literal["fp32", "model"] = "fp32"
-    degenerate: Literal["uniform", "error"] = "uniform"
+    batch_size: int = 64
+    backend: Literal["hf", "vllm"] = "hf"
 
     def __post_init__(self) -> None:
-        """Refuse coefficients that are no weights (InputError)."""
-        self.selection()
-
-    def selection(self) -> Selection:
-        """Return how examples are weighed and drawn."""
-        return Selection(alpha=self.alpha, beta=self.beta, gamma=self.gamma, weighting=self.weighting,
-                         difficulty=self.difficulty, dedup=self.dedup, degenerate=self.degenerate)
-
-    def entropy_settings(self) -> EntropySettings:
-        """Return how entropies are computed."""
-        return EntropySettings(variant=self.entropy, dtype=self.dtype)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WmssSettings:
-    """Which modules of WMSS run, and how often."""
-
-    use_selection: bool = True
-    """False: WD-JT on the full pool (Table 2)."""
-    iterations: int = 1
-    """K (A-83)."""
-    steps: Literal["as_is", "refill"] = "as_is"
-    """A-67."""
+        """Refuse a batch below one (InputError)."""
+        _at_least_one("rollouts", batch_size=self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,14 +90,14 @@ class Configuration:
     train: TrainingSettings
     second_epoch: TrainingSettings
     """Settings of every phase after the warm-up; the paper's are the same as `train`."""
-    wdds: DiscrepancySelection
     loss: LossSettings = LossSettings()
     data: DataSettings = DataSettings()
     prompt: PromptSettings = PromptSettings()
-    wdjt: JointTraining = JointTraining()
-    wmss: WmssSettings = WmssSettings()
+    rollouts: RolloutSettings = RolloutSettings()
     eval: EvaluationSettings = EvaluationSettings()
     pretrain: PretrainingSettings | None = None
+    methods: tuple[str, ...] = ()
+    """Changes of methods' settings, `section.field=value`; the methods' own files hold the defaults."""
 
     def prompt_format(self, model: Model) -> PromptFormat:
         """Return the prompt of a model under these settings."""
@@ -135,10 +109,12 @@ class Configuration:
         )
 
 
-def with_changes(configuration: Configuration, changes: list[str]) -> Configuration:
+def with_changes(configuration: Configuration, changes: list[str],
+                 registry: Mapping[str, type[Method]] = METHODS) -> Configuration:
     """Return the configuration with `section.field=value` changes applied in order.
 
-    A change of `train.x` holds for both epochs, unless a later one sets `second_epoch.x`.
+    A change of `train.x` holds for both epochs, unless a later one sets `second_epoch.x`. Sections of methods
+    (`spin.beta`, `wdjt.mix_weight`) change every row of that method.
 
     Raises:
         InputError: an unknown name (the valid ones are listed) or a value that is not allowed.
@@ -148,48 +124,37 @@ def with_changes(configuration: Configuration, changes: list[str]) -> Configurat
         section, dot, field_name = name.strip().partition(".")
         if not (equals and dot):
             raise InputError(f"--set {change!r} is not of the form section.field=value")
+        if (method := owner(registry, section)) is not None:
+            changed(registry[method](), method, name.strip(), value.strip())
+            text = f"{name.strip()}={value.strip()}"
+            configuration = dataclasses.replace(configuration, methods=(*configuration.methods, text))
+            continue
         for part in ("train", "second_epoch") if section == "train" else (section,):
-            configuration = _changed(configuration, part, field_name, value.strip())
+            configuration = _changed(configuration, part, field_name, value.strip(), registry)
     return configuration
 
 
-def _changed(configuration: Configuration, section: str, field_name: str, value: str) -> Configuration:
-    sections = [f.name for f in dataclasses.fields(configuration) if getattr(configuration, f.name) is not None]
-    if section not in sections:
-        raise InputError(f"--set {section}.{field_name}: no section {section!r}; sections: {', '.join(sections)}")
+def _changed(configuration: Configuration, section: str, field_name: str, value: str,
+             registry: Mapping[str, type[Method]]) -> Configuration:
+    known = [f.name for f in dataclasses.fields(configuration)
+             if dataclasses.is_dataclass(getattr(configuration, f.name))]
+    if section not in known:
+        known += [name for method, chosen in registry.items() for name in sections(method, chosen)]
+        raise InputError(f"--set {section}.{field_name}: no section {section!r}; sections: {', '.join(known)}")
     part = getattr(configuration, section)
     names = [f.name for f in dataclasses.fields(part)]
     if field_name not in names:
         raise InputError(f"--set {section}.{field_name}: no such setting; {section} has: {', '.join(names)}")
-    hint = get_type_hints(type(part))[field_name]
-    parsed = _parsed(hint, value, f"{section}.{field_name}")
-    changed = dataclasses.replace(part, **{field_name: parsed})
-    if isinstance(parsed, float) and not math.isfinite(parsed):
-        raise InputError(f"{section}.{field_name} is {parsed}; it must be a finite number")
-    return dataclasses.replace(configuration, **{section: changed})
+    value_of = parsed(get_type_hints(type(part))[field_name], value, f"{section}.{field_name}")
+    return dataclasses.replace(configuration, **{section: dataclasses.replace(part, **{field_name: value_of})})
 
 
 def is_setting(name: str) -> bool:
     """Say whether `section.field` can be set in this version."""
     section, _, field_name = name.partition(".")
+    if (method := owner(METHODS, section)) is not None:
+        chosen = METHODS[method]
+        parts = [chosen] if section == method else [type(getattr(chosen(), p)) for p in chosen.sections[section]]
+        return any(field_name in part.__dataclass_fields__ for part in parts)
     part = get_type_hints(Configuration).get(section)
     return part is not None and field_name in getattr(part, "__dataclass_fields__", {})
-
-
-def _parsed(hint: Any, text: str, name: str) -> Any:
-    """Parse a value by its field's type."""
-    if get_origin(hint) in (Union, types.UnionType):
-        options = [option for option in get_args(hint) if option is not type(None)]
-        return None if text.lower() == "none" else _parsed(options[0], text, name)
-    if get_origin(hint) is Literal:
-        if text not in get_args(hint):
-            raise InputError(f"{name} is {text!r}; choose one of: {', '.join(map(str, get_args(hint)))}")
-        return text
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"{name} is {text!r}; choose true or false")
-        return text.lower() == "true"
-    try:
-        return hint(text)
-    except ValueError as error:
-        raise InputError(f"{name} is {text!r}; expected {hint.__name__}") from error

@@ -18,7 +18,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """A table of the paper: rows are methods, columns benchmarks."""
+    """A table of the paper, or one like it: rows are methods, columns benchmarks."""
 
     name: str
     title: str
@@ -27,5 +27,7 @@ class Table:
     rows: tuple[str, ...]
     reference_rows: tuple[str, ...] = ()
     """Checkpoints shown for orientation above the methods: M0, M1."""
-    anchor: str = "sft"
-    """The row that every other row is compared with."""
+    against: tuple[str, ...] = ("sft",)
+    """The rows that every other method row is compared with, in paired tests; they are not compared with each other."""
+    paper_table: str | None = None
+    """The table of the paper whose values stand beside, where it is not the one of the same name."""

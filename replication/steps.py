@@ -18,14 +18,15 @@ from functools import cached_property
 from importlib import metadata
 from typing import Any, ClassVar
 
-from baselines.interface import Method
 from baselines.selection import Selection
-from baselines.settings import DataSettings, EntropySettings, JointTraining, LossSettings, TrainingSettings
+from baselines.settings import DataSettings, EntropySettings, JointTraining, LoRA, LossSettings, TrainingSettings
+from baselines.user_methods import Handle
 from foundation.files import canonical_json
 from foundation.prompts import PromptFormat
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
 TRAINING_LIBRARIES = ("torch", "transformers", "trl")
+GRADING_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,7 @@ class PretrainTiny(Step):
     """Pretrain the tiny model from random weights on generated text."""
 
     kind = "pretrain"
+    version = 2
     action = "replication.actions.base:pretrain_tiny"
     libraries = TRAINING_LIBRARIES
     model: str
@@ -179,6 +181,7 @@ class BuildPool(Step):
     """Write the training pool of a domain as JSON lines, with a report of what was dropped and why."""
 
     kind = "pool"
+    version = 2
     action = "replication.actions.data:build_pool"
     domain: str
     sources: tuple[str, ...]
@@ -225,16 +228,20 @@ class TrainPhase(Step):
     kind = "train"
     action = "replication.actions.training:train_phase"
     libraries = TRAINING_LIBRARIES
+    version = 2
     method: str
     method_version: int
+    method_source: str | None = None
+    """Hash of the file of a method from outside."""
     loss_settings: dict[str, Any]
     """What the loss depends on; the method itself travels beside, so that equal trainings are shared."""
-    loss_of: Method = field(metadata=NOT_IDENTITY)
+    loss_of: Handle = field(metadata=NOT_IDENTITY)
     strong: Step
     weak: Step | None = None
+    reference: Step | None = None
     pool: Step
-    active: Step | None = None
-    """The Select step whose ids are trained on; None: the whole pool."""
+    examples: Step | None = None
+    """What is trained on: a subset or an active set of the pool, or stored targets; None: the whole pool."""
     epochs: int
     step_matched: bool = False
     prompt: PromptFormat
@@ -242,6 +249,10 @@ class TrainPhase(Step):
     training: TrainingSettings
     loss: LossSettings
     joint: JointTraining | None = None
+    lora: LoRA | None = None
+    library_arguments: dict[str, Any] = field(default_factory=dict)
+    snapshots: tuple[float, ...] = ()
+    """Fractions of the updates after which the strong branch is also kept, for what looks inside an epoch."""
     seed: int
     out: str = field(default="M1", metadata=NOT_IDENTITY)
     title: str = field(default="", metadata=NOT_IDENTITY)
@@ -326,7 +337,7 @@ class Grade(Step):
 
     kind = "grade"
     action = "replication.actions.evaluation:grade"
-    libraries = ("math-verify", "latex2sympy2-extended", "sympy")
+    libraries = GRADING_LIBRARIES
     records: Step
     problems: Step
     grader_version: int

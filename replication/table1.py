@@ -18,7 +18,7 @@ TABLE = Table(
               unavailable="code benchmarks are not part of this version"),
     ),
     reference_rows=("M0", "M1"),
-    rows=("sft", "wmss"),
+    rows=("sft", "undial", "undial-original", "neftune", "spin", "ssb", "wmss"),
 )
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ class TableRun:
 
     def __init__(self, table: Table, planner: Planner, methods: tuple[str, ...], benchmarks: tuple[str, ...]) -> None:
         self.table, self.planner, self.benchmarks = table, planner, benchmarks
+        self.methods = methods
         self.rows = (*table.reference_rows, *methods)
         self.grades: dict[tuple[str, str], Grade] = {
             (row, name): planner.grade(row, name) for row in self.rows for name in self._measured()
@@ -55,6 +56,12 @@ class TableRun:
     def targets(self) -> list[Step]:
         """The steps whose results the cells are read from."""
         return list(self.grades.values())
+
+    def warmup_notes(self, store: Store) -> dict[str, Any] | None:
+        """Return what the shared warm-up's manifest says of updates and examples, if it has run."""
+        warmup = self.planner.warmup()
+        found: dict[str, Any] | None = store.read_manifest(warmup.id)["notes"] if store.is_done(warmup) else None
+        return found
 
     def verdicts(self, store: Store) -> dict[tuple[str, str], Verdicts]:
         """Read the verdicts of every finished grade step."""
@@ -104,46 +111,46 @@ class TableRun:
               reason: str | None = None, step: str | None = None, outcomes: dict[str, int] | None = None) -> Cell:
         title, model = self.planner.row_title(row), self.planner.model
         judged = model.published_as is not None and self.planner.comparable_with_the_paper
-        value_of = published(self.table.name, model.context, title, column)
+        value_of = published(self.table.paper_table or self.table.name, model.context, title, column)
         paper, context = (value_of, None) if judged else (None, value_of)
         return {"row": title, "column": column, "group": group.title, "value": value, "unit": "%", "n": n,
                 "correct": correct, "ci95": ci95, "paper": paper, "paper_context": context, "status": status,
                 "reason": reason, "step": step, "outcomes": outcomes}
 
     def comparisons(self, verdicts: dict[tuple[str, str], Verdicts]) -> list[dict[str, Any]]:
-        """Return the paired test of each method row against the anchor, per column and for each average."""
-        result = []
-        anchor = self.table.anchor
-        for row in self.rows:
-            if row == anchor or row in self.table.reference_rows:
-                continue
-            for group in self.table.groups:
-                pairs = [(name, verdicts.get((row, name)), verdicts.get((anchor, name))) for name in group.columns]
-                both = [(name, a, b) for name, a, b in pairs if a is not None and b is not None]
-                result += [self._compare(row, BENCHMARKS[name].title, a, b) for name, a, b in both]
-                if both and len(both) == len(group.columns):
-                    result.append(self._compare_average(row, group, [(a, b) for _, a, b in both]))
+        """Return the paired tests of each method row against each anchor, per column and for each average."""
+        rows = [row for row in self.methods if row not in self.table.against]
+        result = [comparison for row in rows for anchor in self.table.against if anchor in self.methods
+                  for group in self.table.groups for comparison in self._of_group(row, anchor, group, verdicts)]
         columns = [c for c in result if c["test"] == "mcnemar_exact"]
         for comparison, adjusted in zip(columns, holm([c["p"] for c in columns]), strict=True):
             comparison["p_holm"] = adjusted
         return result
 
-    def _compare(self, row: str, column: str, ours: Verdicts, theirs: Verdicts) -> dict[str, Any]:
-        gained = sum(a and not b for a, b in zip(ours.correct, theirs.correct, strict=True))
-        lost = sum(b and not a for a, b in zip(ours.correct, theirs.correct, strict=True))
-        low, high = paired_difference_interval(ours.correct, theirs.correct)
-        return {"row": self.planner.row_title(row), "against": self.planner.row_title(self.table.anchor),
-                "column": column, "difference": 100 * (gained - lost) / len(ours.correct),
-                "ci95": [100 * low, 100 * high], "p": mcnemar_exact(gained, lost), "test": "mcnemar_exact",
-                "gained": gained, "lost": lost}
+    def _of_group(self, row: str, anchor: str, group: Group, verdicts: dict[tuple[str, str], Verdicts]
+                  ) -> list[dict[str, Any]]:
+        pairs = [(name, verdicts.get((row, name)), verdicts.get((anchor, name))) for name in group.columns]
+        both = [(name, a, b) for name, a, b in pairs if a is not None and b is not None]
+        titles = {"row": self.planner.row_title(row), "against": self.planner.row_title(anchor)}
+        result = [titles | _compare(BENCHMARKS[name].title, a, b) for name, a, b in both]
+        if both and len(both) == len(group.columns):
+            result.append(titles | _compare_average(group.average, [(a, b) for _, a, b in both]))
+        return result
 
-    def _compare_average(self, row: str, group: Group, pairs: list[tuple[Verdicts, Verdicts]]) -> dict[str, Any]:
-        differences = [[int(a) - int(b) for a, b in zip(x.correct, y.correct, strict=True)] for x, y in pairs]
-        test = paired_average_test(differences)
-        return {"row": self.planner.row_title(row), "against": self.planner.row_title(self.table.anchor),
-                "column": group.average, "difference": 100 * test.difference,
-                "ci95": [100 * test.ci95[0], 100 * test.ci95[1]], "p": test.p,
-                "p_holm": test.p, "test": test.test}
+
+def _compare(column: str, ours: Verdicts, theirs: Verdicts) -> dict[str, Any]:
+    gained = sum(a and not b for a, b in zip(ours.correct, theirs.correct, strict=True))
+    lost = sum(b and not a for a, b in zip(ours.correct, theirs.correct, strict=True))
+    low, high = paired_difference_interval(ours.correct, theirs.correct)
+    return {"column": column, "difference": 100 * (gained - lost) / len(ours.correct), "ci95": [100 * low, 100 * high],
+            "p": mcnemar_exact(gained, lost), "test": "mcnemar_exact", "gained": gained, "lost": lost}
+
+
+def _compare_average(column: str, pairs: list[tuple[Verdicts, Verdicts]]) -> dict[str, Any]:
+    differences = [[int(a) - int(b) for a, b in zip(x.correct, y.correct, strict=True)] for x, y in pairs]
+    test = paired_average_test(differences)
+    return {"column": column, "difference": 100 * test.difference, "ci95": [100 * test.ci95[0], 100 * test.ci95[1]],
+            "p": test.p, "p_holm": test.p, "test": test.test}
 
 
 def _read_verdicts(step: Grade, store: Store) -> Verdicts:

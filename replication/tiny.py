@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from replication.data.synthetic import PROSE_PIECES
 from replication.data.synthetic_problems import all_texts
+from replication.hints import HINT_TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3Config
@@ -42,6 +43,7 @@ def _texts() -> Iterator[str]:
     yield from all_texts()
     yield from PROSE_PIECES
     yield from ("user", "assistant", "system")
+    yield HINT_TEMPLATES["math"]  # so that the teacher of SSB reads words, not letters
 
 
 def _token_pattern(tokens: list[str]) -> str:

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from baselines.user_methods import Handle
 from foundation.errors import StorageError, SuiteError
 from foundation.files import storage_error
 from replication.provenance import provenance
@@ -121,7 +122,15 @@ def _attempt(step: Step, store: Store, connection: Connection, parent_pid: int) 
         full = _disk_error(error, store.root)
         if full is not None:
             return Failed(step.key, str(full), full.exit_code, None)
+        if (fault := _methods_fault(step, error)) is not None:
+            return Failed(step.key, fault, 2, None)
         return Failed(step.key, f"{type(error).__name__}: {error}", 1, traceback.format_exc())
+
+
+def _methods_fault(step: Step, error: Exception) -> str | None:
+    """Return file and line if code of a method from outside failed: that is the user's to mend, no defect of ours."""
+    handle: Handle | None = getattr(step, "loss_of", None)
+    return None if handle is None else handle.fault(error)
 
 
 def _disk_error(error: Exception, root: Path) -> StorageError | None:

@@ -13,8 +13,9 @@ import pytest
 
 from evaluation.benchmarks import BENCHMARKS, benchmark, load_benchmark, load_files
 from evaluation.benchmarks.math import expression_gold, number_gold, parse_aqua, parse_svamp
-from evaluation.problem import CHOICE_LETTERS
+from evaluation.problem import CHOICE_LETTERS, Problem
 from foundation.errors import InputError, PrerequisiteError
+from foundation.prompts import TAG_FREE_SYSTEM_PROMPT, TAG_SYSTEM_PROMPT
 from foundation.records import Malformed, Record, read_records
 
 SHARED = Path(os.environ.get("WMSS_SHARED", Path(__file__).parents[1].parent / "shared"))
@@ -38,7 +39,8 @@ def small(count: int = 3):
 def test_keys_are_names_and_titles_are_the_papers_columns():
     assert all(name == entry.name for name, entry in BENCHMARKS.items())
     assert {entry.title for entry in BENCHMARKS.values()} == {
-        "AIME2025", "MATH500", "AMC23", "AQuA", "GSM8K", "MAWPS", "SVAMP"}
+        "AIME2025", "MATH500", "AMC23", "AQuA", "GSM8K", "MAWPS", "SVAMP", "HE+", "MBPP+", "BCB", "LCB", "LogiQA2",
+        "ReClor"}
 
 
 def test_unknown_name_lists_the_valid_ones():
@@ -54,7 +56,11 @@ def test_real_files_give_every_problem_with_a_bare_gold(name):
     assert len(problems) == entry.expected_count
     assert [problem.id for problem in problems] == [f"{name}-{position}" for position in range(len(problems))]
     for problem in problems:
-        assert problem.question.strip() and problem.gold and "$" not in problem.gold
+        assert problem.question.strip()
+        if entry.domain == "code":
+            assert problem.source_id and (problem.gold.strip() or name == "livecodebench")
+            continue
+        assert problem.gold and "$" not in problem.gold
         if entry.answer_type in ("integer", "number"):
             Fraction(problem.gold)
         if entry.answer_type == "integer":
@@ -222,3 +228,89 @@ def test_cut_off_gzip_is_an_error(tmp_path):
     path.write_bytes(gzip.compress(b'{"a": 1}\n' * 1000)[:-12])
     with pytest.raises(InputError, match="cut-off"):
         list(read_records(path))
+
+
+@needs_data
+def test_logic_problems_show_passage_question_and_lettered_options_and_share_clusters():
+    clusters = {}
+    for name, rows in (("logiqa2", [json.loads(line) for line in (DATA_ROOT / "logiqa2/test.txt").open()]),
+                       ("reclor", json.loads((DATA_ROOT / "reclor/val.json").read_text()))):
+        problems = load_benchmark(BENCHMARKS[name], DATA_ROOT)
+        clusters[name] = len({problem.cluster for problem in problems})
+        for problem, row in zip(problems, rows, strict=True):
+            options = row.get("options") or row["answers"]
+            assert problem.question.startswith(row.get("text", row.get("context")).strip())
+            assert row["question"].strip() in problem.question and len(problem.options) == 4
+            assert problem.options["ABCD".index(problem.gold)] == options[row.get("answer", row.get("label"))].strip()
+            assert problem.question.endswith(f"(D) {problem.options[3]}")
+    assert clusters == {"logiqa2": 1547, "reclor": 500}
+
+
+@needs_data
+def test_known_repeated_ids_are_kept_by_position_and_any_other_repeat_is_refused(tmp_path):
+    entry = BENCHMARKS["logiqa2"]
+    problems = load_benchmark(entry, DATA_ROOT)
+    known = next(defect for defect in entry.known_defects if defect.kind == "repeated_id").ids
+    counts = {name: [p.id for p in problems if p.source_id == name] for name in known}
+    assert all(len(ids) == 2 for ids in counts.values())
+    lines = (DATA_ROOT / entry.file).read_text().splitlines()
+    lines[7] = lines[6]
+    path = tmp_path / "test.txt"
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"LogiQA2: .* twice"):
+        load_files(entry, [path])
+
+
+@needs_data
+def test_known_defects_name_rows_that_exist():
+    ids = {name: {row.get(key) for row in (record.row for record in read_records(DATA_ROOT / BENCHMARKS[name].file))}
+           for name, key in (("logiqa2", "id"), ("mbpp_plus", "task_id"))}
+    for name, found in ids.items():
+        for defect in BENCHMARKS[name].known_defects:
+            assert set(defect.ids) <= set(map(str, found))
+
+
+@needs_data
+def test_both_layouts_of_the_evalplus_sets_give_the_same_questions():
+    for name, other in (("humaneval_plus", "humaneval_plus/HumanEvalPlus-OriginFmt.jsonl.gz"),
+                        ("mbpp_plus", "mbpp_plus/MbppPlus-OriginFmt.jsonl.gz")):
+        ours = {p.source_id: p.question for p in load_benchmark(BENCHMARKS[name], DATA_ROOT)}
+        rows = [record.row for record in read_records(DATA_ROOT / other)]
+        theirs = {parsed.source_id: parsed.question for parsed in map(BENCHMARKS[name].parse, rows)}
+        differing = [i for i in ours if "".join(ours[i].split()) != "".join(theirs[i].split())]
+        assert not differing
+
+
+def test_each_domain_has_its_prompt_in_both_styles():
+    prompts = {(style, entry.domain): entry.system_prompt(style)
+               for entry in BENCHMARKS.values() for style in ("tags", "tag_free")}
+    assert len(set(prompts.values())) == 6
+    assert prompts["tags", "math"] == TAG_SYSTEM_PROMPT and prompts["tag_free", "math"] == TAG_FREE_SYSTEM_PROMPT
+    for (style, domain), text in prompts.items():
+        assert ("<think>" in text and "<answer>" in text) == (style == "tags")
+        assert {"math": "\\boxed{}", "code": "Python code", "logic": "The answer is (X)."}[domain] in text
+
+
+@pytest.mark.parametrize(("name", "row", "reason"), [
+    ("reclor", {"answers": ["a", "b"], "label": 2}, "gold index 2"), ("reclor", {"answers": ["a", ""]}, "options"),
+    ("reclor", {"label": True}, "gold index True"), ("reclor", {"context": " "}, "passage is empty"),
+    ("bigcodebench", {"test": ""}, "no tests"), ("livecodebench", {"public_test_cases": "[]"}, "no tests"),
+    ("humaneval_plus", {"base_input": [], "test": None}, "no tests"), ("mbpp_plus", {"entry_point": ""}, "entry_point"),
+    ("humaneval_plus", {"prompt": 7}, "'prompt' should be text"),
+])
+def test_rows_that_cannot_be_used_say_why(name, row, reason):
+    good = {"context": "c", "question": "q", "answers": ["a", "b"], "label": 1, "id_string": "i", "prompt": "def f():",
+            "canonical_solution": " return 1", "entry_point": "f", "task_id": "t/1", "base_input": [[1]], "test": "x",
+            "complete_prompt": "def f():", "instruct_prompt": "Write f.", "question_content": "c", "starter_code": "",
+            "question_id": "1", "public_test_cases": "[{}]"}
+    BENCHMARKS[name].parse(good)
+    with pytest.raises(ValueError, match=reason):
+        BENCHMARKS[name].parse(good | row)
+
+
+@needs_data
+def test_problem_rows_survive_the_round_trip_and_mathematics_rows_are_as_before():
+    for name in ("reclor", "gsm8k"):
+        problem = load_benchmark(BENCHMARKS[name], DATA_ROOT)[0]
+        assert Problem.from_row(json.loads(json.dumps(problem.to_row()))) == problem
+    assert set(problem.to_row()) == {"id", "question", "gold", "answer_type", "options"}

@@ -9,6 +9,8 @@ import torch
 import transformers
 
 from evaluation.backends import hf
+from evaluation.backends.interface import Request
+from evaluation.backends.sequences import PlannedSequence, Slot
 from evaluation.problem import Problem
 from foundation.errors import InputError
 from foundation.prompts import PromptFormat, encode_example, encode_prompt, prompt_text, stop_ids
@@ -19,7 +21,7 @@ PROBLEMS = benchmark_problems("gsm8k", 10, seed=1)
 
 @pytest.fixture
 def request_(prompt):
-    return hf.Request(prompt=prompt, max_new_tokens=12, max_prompt_tokens=128, batch_size=4, compute_dtype="float32")
+    return Request(prompt=prompt, max_new_tokens=12, max_prompt_tokens=128, batch_size=4, compute_dtype="float32")
 
 
 def _records(path):
@@ -69,27 +71,30 @@ def test_records_of_another_run_are_refused(tiny_checkpoint, request_, tmp_path)
 
 
 def test_an_overlong_prompt_is_an_error_not_a_cut(tiny_checkpoint, prompt, tmp_path):
-    short = hf.Request(prompt=prompt, max_new_tokens=4, max_prompt_tokens=20, batch_size=4, compute_dtype="float32")
+    short = Request(prompt=prompt, max_new_tokens=4, max_prompt_tokens=20, batch_size=4, compute_dtype="float32")
     with pytest.raises(InputError, match=r"10 prompts are longer than 20 tokens: gsm8k-0"):
         hf.generate(tiny_checkpoint, PROBLEMS, short, tmp_path / "records", key="k")
     assert not (tmp_path / "records").exists()
 
 
-def test_the_answer_ends_at_the_terminator(tiny_checkpoint, prompt, tmp_path):
+def test_the_answer_ends_at_the_terminator(tiny_checkpoint, prompt, request_):
     """A model whose head always prefers the terminator stops at once, with finish reason stop."""
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_checkpoint, local_files_only=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_checkpoint, local_files_only=True)
     stops = stop_ids(tokenizer, prompt)
     model.generate = lambda input_ids, **_: torch.cat(
         [input_ids, torch.tensor([[7, stops[0], 0], [7, 8, 9]], device=input_ids.device)], dim=1)
-    ids = {p.id: encode_prompt(tokenizer, prompt, p.question) for p in PROBLEMS[:2]}
-    rows = hf._answer(model, tokenizer, list(ids), ids, 3, stops)
+    batch = [PlannedSequence(slot=Slot(p.id, 0), prompt_ids=encode_prompt(tokenizer, prompt, p.question), limit=3,
+                             seed=None) for p in PROBLEMS[:2]]
+    rows = hf._answer(model, tokenizer, batch, request_)
     assert [(r["finish_reason"], r["new_tokens"]) for r in rows] == [("stop", 2), ("length", 3)]
 
 
 def test_batches_follow_from_the_prompts_alone():
-    prompts = {f"p{i}": [0] * n for i, n in enumerate([3, 9, 5, 9, 1])}
-    assert hf.form_batches(prompts, 2) == [["p1", "p3"], ["p2", "p0"], ["p4"]]
+    planned = [PlannedSequence(slot=Slot(f"p{i}", 0), prompt_ids=[0] * n, limit=9, seed=None)
+               for i, n in enumerate([3, 9, 5, 9, 1])]
+    batches = [[s.slot.id for s in batch] for batch in hf.form_batches(planned, 2)]
+    assert batches == [["p1", "p3"], ["p2", "p0"], ["p4"]]
 
 
 # -------------------------------------------------------------------------------------------------------- prompts

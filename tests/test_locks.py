@@ -18,12 +18,13 @@ from unittest import mock
 import pytest
 
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks.fetching import benchmark_problems
+from foundation import locks
 from foundation.errors import InputError, PrerequisiteError, StorageError
 from foundation.files import sha256_file
-from replication import locks
+from foundation.hub import fetch, pinned_revision
+from foundation.locks import LOCK_PATH, check_data_file, expected_sha256, hub_entry, record_hub_file
 from replication.data.real import SOURCES
-from replication.hub import benchmark_problems, fetch, pinned_revision
-from replication.locks import LOCK_PATH, check_data_file, expected_sha256, hub_entry, record_hub_file
 
 SHARED = Path(os.environ.get("WMSS_SHARED", Path(__file__).parents[1].parent / "shared"))
 DATA_ROOT = SHARED / "datasets"
@@ -209,7 +210,8 @@ def test_benchmark_comes_from_the_hub_without_a_data_root(hub, lock):
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():
-    code = ("import sys, replication.hub, replication.data.real, replication.data.am_corpus; "
+    code = ("import sys, foundation.hub, evaluation.benchmarks.fetching, replication.data.real\n"
+            "import replication.data.am_corpus\n"
             "print([m for m in ('huggingface_hub', 'datasets', 'pandas', 'pyarrow', 'torch') if m in sys.modules])")
     root = Path(locks.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

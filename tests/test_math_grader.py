@@ -13,7 +13,7 @@ from evaluation.graders.extraction import extract, last_box, visible
 from evaluation.graders.math import MathGrader, grader_versions
 from evaluation.graders.numbers import matches_gold, number_in
 from evaluation.problem import Problem
-from foundation.errors import GoldError
+from foundation.errors import GoldError, GraderError
 
 ROOT = Path(__file__).parents[1]
 CASES = ROOT / "tests" / "cases"
@@ -39,7 +39,7 @@ def outcome(grader, case):
     return grader.grade(problem_of(case), case["pred"], case.get("finish_reason", "stop")).outcome
 
 
-@pytest.mark.parametrize(("name", "least"), [("math_answer.jsonl", 120), ("choice_answer.jsonl", 50)])
+@pytest.mark.parametrize(("name", "least"), [("math_answer.jsonl", 440), ("choice_answer.jsonl", 110)])
 def test_case_file(grader, name, least):
     cases = read_cases(name)
     assert len(cases) >= least and 3 * sum(case["trap"] for case in cases) >= len(cases)
@@ -114,6 +114,13 @@ def test_a_gold_that_does_not_parse_is_refused(grader, kind, gold, options):
     assert repr(gold)[:50] in str(raised.value)
 
 
+def test_programs_are_another_grader_s(grader):
+    problem = Problem(id="p", question="", gold="def f(): return 1", answer_type="code")
+    grader.check_gold(problem)
+    with pytest.raises(GraderError, match="program"):
+        grader.grade(problem, "```python\n```")
+
+
 def test_a_bad_gold_is_never_scored(grader):
     with pytest.raises(GoldError):
         grader.grade(Problem(id="p", question="", gold="many", answer_type="integer"), "\\boxed{5}")
@@ -169,7 +176,8 @@ def test_a_failing_grader_is_not_a_wrong_answer():
     problem = Problem(id="p", question="", gold="x", answer_type="expression")
     with MathGrader(Late()) as one:
         assert one.grade(problem, r"\boxed{compare}").outcome == "wrong"  # words: no symbolic comparison
-        late = one.grade(problem, r"\boxed{y+1}")
+        assert one.grade(problem, r"\boxed{y+1}").outcome == "wrong"  # settled before the worker is asked
+        late = one.grade(problem, r"\boxed{\sin y}")
     assert late.outcome == "grader_failure" and "timeout" in late.reason
 
 

@@ -43,13 +43,13 @@ def outputs(folder):
         "pool": (plan.pool(), lambda path: _digest(path / "pool.jsonl")),
         "problems": (grade.problems, lambda path: _digest(path / "problems.jsonl")),
         "train": (wmss, _losses),
-        "entropy": (wmss.active.weak, lambda path: [row["entropy"] for row in _rows(path / "entropy.jsonl")[:4]]),
+        "entropy": (wmss.examples.weak, lambda path: [row["entropy"] for row in _rows(path / "entropy.jsonl")[:4]]),
         "generate": (grade.records, lambda path: [row["text"] for row in _rows(path / "records.jsonl")]),
         "grade": (grade, lambda path: {k: v for k, v in json.loads((path / "counts.json").read_text()).items()
                                        if k != "truncated"}),
     }
     summary = {kind: {"version": step.version, "output": read(store.use(step))} for kind, (step, read) in found.items()}
-    summary["select"] = {"version": steps.SelectActive.version, "output": _selected(folder, wmss.active)}
+    summary["select"] = {"version": steps.SelectActive.version, "output": _selected(folder, wmss.examples)}
     return summary
 
 

@@ -15,13 +15,11 @@ from baselines.interface import Score, Select, Train
 from baselines.scoring import example_entropies, length_batches, official_entropies, official_rows
 from baselines.selection import Selection, weights
 from baselines.settings import DataSettings, JointTraining, LossSettings
-from baselines.sft import SFT
 from baselines.wmss import WMSS
 from foundation.errors import InputError
-from replication.configuration import Configuration, with_changes
+from replication.configuration import with_changes
 from replication.models import MODELS
-from replication.paper import ASSUMPTIONS
-from replication.plan import Planner, Request, build_method
+from replication.plan import Planner, Request
 from replication.scales import SCALES
 from replication.steps import closure
 
@@ -50,7 +48,7 @@ def test_each_iteration_scores_both_sides_and_draws_anew_from_the_full_pool():
 
 
 def test_without_selection_the_pair_sees_the_whole_pool():
-    (only,) = WMSS(selection=None).phases()
+    (only,) = WMSS(modules="wd_jt").phases()
     assert only.data == "pool"
 
 
@@ -66,8 +64,8 @@ def test_k_below_one_is_refused(iterations):
 
 
 def test_the_registry_is_a_plain_dict_of_methods_with_titles():
-    assert METHODS == {"sft": SFT, "wmss": WMSS}
-    assert [m.title for m in METHODS.values()] == ["SFT", "WMSS"]
+    assert list(METHODS) == ["sft", "undial", "neftune", "spin", "ssb", "dpo", "wmss"]
+    assert [m.title for m in METHODS.values()] == ["SFT", "UNDIAL", "NEFTune", "SPIN", "SSB", "DPO", "WMSS"]
 
 
 # ----------------------------------------------------------------------------------------------------------- plan
@@ -91,8 +89,42 @@ def test_the_warm_up_does_not_depend_on_wmss_settings():
 
 
 def test_single_schedule_sft_starts_from_the_base():
-    step = planner("second_epoch.two_epoch=single").final("sft")
+    step = planner("sft.two_epoch=single").final("sft")
     assert step.strong.kind == "pretrain" and step.epochs == 2
+
+
+def test_a_weak_side_that_is_the_strong_one_is_warned_of():
+    from replication.actions.training import _warnings
+
+    same = planner().final("wmss-wd-jt[wmss.weak_checkpoint=218]")
+    assert same.weak.key == same.strong.key and "discrepancy is zero" in _warnings(same)[0]
+    assert _warnings(planner().final("wmss")) == []
+
+
+def test_a_weak_side_inside_the_epoch_is_a_snapshot_of_the_warm_up():
+    step = planner().final("wmss-wd-jt[wmss.weak_checkpoint=50]")
+    assert (step.weak.kind, step.weak.which, step.weak.of.key) == ("snapshot", "ck-50", planner().warmup().key)
+    with pytest.raises(InputError, match="50, 100, 150, 200, 218"):
+        planner().final("wmss[wmss.weak_checkpoint=51]")
+
+
+def test_a_variant_keeps_what_makes_it_whatever_the_run_sets():
+    assert planner("wdjt.freeze_weak=false").row("wmss-frozen").method.joint.freeze_weak
+    assert planner("wdjt.mix_weight=0.3").row("wmss-frozen").method.joint.mix_weight == 0.3
+
+
+def test_the_weak_branch_is_evaluated_from_the_same_training():
+    weak, strong = (planner().final(row) for row in ("wmss-weak-branch", "wmss"))
+    assert (weak.kind, weak.which, weak.of.key) == ("snapshot", "weak", strong.key)
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ("wmsss", "choose from: sft"), ("wmss-odd", "choose from"), ("wmss[wdjt.mix_weight]", "is no setting"),
+    ("wmss[spin.beta=1]", "sections are: wmss, wdjt, wdds"), ("wmss[wdjt.odd=1]", "wdjt has: mix_weight"),
+    ("wmss[wdjt.mix_weight=2]", r"in \[0, 1\]"), ("wmss[wdjt.mix_weight=0.5", "not closed")])
+def test_rows_that_do_not_exist_say_what_does(row, words):
+    with pytest.raises(InputError, match=words):
+        planner().row(row)
 
 
 def test_micro_batches_and_threads_are_no_part_of_a_result():
@@ -100,7 +132,7 @@ def test_micro_batches_and_threads_are_no_part_of_a_result():
 
 
 def test_a_single_schedule_changes_sft_alone():
-    plain, single = planner(), planner("second_epoch.two_epoch=single")
+    plain, single = planner(), planner("sft.two_epoch=single")
     assert plain.final("sft").key != single.final("sft").key
     assert (plain.final("wmss").key, plain.warmup().key) == (single.final("wmss").key, single.warmup().key)
 
@@ -145,8 +177,8 @@ def test_gemmas_template_puts_the_system_message_into_the_first_user_turn(tokeni
 def test_the_official_switches_reach_the_steps():
     wmss = planner("wdjt.format=official_stage3").final("wmss")
     assert wmss.loss.mask == "full_sequence" and planner().final("wmss").loss.mask == "completion"
-    official = planner("prompt.system=official", model="smollm2-135m")
-    assert official.prompt.system and official._weak_driven_prompt().system is None
+    official = planner("prompt.system=official", model="qwen3-4b")
+    assert official.prompt.system and official.plan("wmss")._weak_driven_prompt().system is None
 
 
 @pytest.mark.parametrize("model", [name for name, m in MODELS.items() if m.scale == "paper"])
@@ -157,27 +189,8 @@ def test_paper_models_plan_with_the_papers_values(model):
     assert step.strong.pool.sources == ("am",) and step.strong.strong.source.startswith("hub:")
 
 
-OPEN_QUESTIONS_OF_SFT_AND_WMSS = [
-    "A-01", "A-02", "A-03", "A-05", "A-06", "A-07", "A-08", "A-09", "A-10", "A-11", "A-16", "A-60", "A-61", "A-62",
-    "A-64", "A-65", "A-66", "A-67", "A-70", "A-71", "A-72", "A-73", "A-74", "A-75", "A-83",
-]
-
-
-@pytest.mark.parametrize("identifier", OPEN_QUESTIONS_OF_SFT_AND_WMSS)
-def test_what_the_paper_leaves_open_is_a_setting_with_the_recommended_default(identifier):
-    assumption = ASSUMPTIONS[identifier]
-    section, _, name = assumption.field.partition(".")
-    section = "data" if name in ("overlength", "tokenise") else section
-    paper: Configuration = SCALES["paper"].configuration
-    value = getattr(getattr(paper, section), name)
-    described = {"as_is": "as is", "as_sft": "same as SFT", None: "shared", 0.9: "0.9 / 0.999 / 1e-8 / 0"}
-    shown = described.get(value, str(value).lower() if isinstance(value, bool) else str(value))
-    assert shown == assumption.default
-
-
-def test_build_method_carries_the_settings():
-    configuration = with_changes(SCALES["tiny"].configuration, ["wdjt.mix_weight=0.42", "wdds.dedup=false"])
-    method = build_method("wmss", configuration)
+def test_a_row_carries_the_settings():
+    method = planner("wdjt.mix_weight=0.42", "wdds.dedup=false").row("wmss").method
     assert method.joint == JointTraining(mix_weight=0.42) and method.selection == dataclasses.replace(
         Selection(), dedup=False)
 

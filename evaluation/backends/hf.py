@@ -1,128 +1,216 @@
-"""Generation with Hugging Face transformers: greedy, batched, sorted by length, resumable by whole batches.
+"""Generation with Hugging Face transformers: batched, sorted by length, resumable by whole batches.
 
 Batched generation is not invariant to how batches are formed (padding moves the last float bits), so the batches
-follow from problems and settings alone; a run that was killed goes on with the first batch that is not complete.
+follow from prompts and settings alone; a run that was killed goes on with the first batch that is not complete.
+
+Sampling draws nothing through the library, whose one generator per call would tie every sample to its batch. A token
+is the argmax of logits plus Gumbel noise, and each sequence takes its noise from its own stream: for a given seed a
+sample changes only where rounding of the logits decides between two tokens.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    StoppingCriteria,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
-from evaluation.problem import Problem
-from foundation.errors import InputError
-from foundation.files import write_atomic
-from foundation.prompts import PromptFormat, encode_prompt, stop_ids
+from evaluation.backends.interface import Question, Request, Sampling
+from evaluation.backends.sequences import (
+    PlannedSequence,
+    append,
+    open_records,
+    plan_sequences,
+    record,
+    refuse_large_top_k,
+)
+from foundation.prompts import stop_ids
 
-# B prompts of a batch, S positions
+# B sequences of a batch, S positions, V vocabulary, K steps
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """How to answer: greedy decoding with these limits (A-90, A-91)."""
-
-    prompt: PromptFormat
-    max_new_tokens: int
-    max_prompt_tokens: int
-    batch_size: int
-    compute_dtype: str
+_NOISE_VALUES = 2**20  # drawn at a time: 8 MiB
+_STRETCH = 16  # steps after which finished sequences leave a sampled batch
 
 
-def generate(checkpoint: Path, problems: Sequence[Problem], request: Request, records: Path, *, key: str,
+def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, records: Path, *, key: str,
              on_progress: Callable[[float], None] = lambda fraction: None) -> None:
-    """Append one record per problem to `records`: `{id, text, finish_reason, new_tokens, prompt_tokens}`.
-
-    Args:
-        checkpoint: a plain checkpoint folder with its tokenizer.
-        problems: what to answer.
-        request: decoding settings.
-        records: JSON lines; a header with `key` first. Whole batches already there are kept.
-        key: identity of the run; records of another run are refused.
-        on_progress: told the fraction done.
-
-    Raises:
-        InputError: a prompt is longer than allowed, or `records` belongs to another run.
-    """
+    """Append the records of a request to a file: see `evaluation.backends.interface.Backend`."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    prompts = {p.id: encode_prompt(tokenizer, request.prompt, p.question) for p in problems}
-    _refuse_overlong(prompts, request.max_prompt_tokens)
-    batches = form_batches(prompts, request.batch_size)
-    done = _open_records(records, key, batches)
-    todo = [batch for batch in batches if not set(batch) <= done]
+    batches = form_batches(plan_sequences(tokenizer, prompts, request), request.batch_size)
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
+    refuse_large_top_k(request, config.vocab_size)
+    done = open_records(records, key, batches)
+    todo = [batch for batch in batches if batch[0].slot not in done]
     if not todo:
         return
-    dtype = torch.bfloat16 if request.compute_dtype == "bfloat16" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, local_files_only=True).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    stops = stop_ids(tokenizer, request.prompt)
+    model = _load(checkpoint, request)
     finished = len(batches) - len(todo)
     with records.open("a", encoding="utf-8") as file:
         for batch in todo:
-            rows = _answer(model, tokenizer, batch, prompts, request.max_new_tokens, stops)
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
+            append(file, _answer(model, tokenizer, batch, request))
             finished += 1
             on_progress(finished / len(batches))
 
 
-def form_batches(prompts: dict[str, list[int]], batch_size: int) -> list[list[str]]:
-    """Return ids in batches of similar prompt lengths, longest first."""
-    ids = sorted(prompts, key=lambda i: (-len(prompts[i]), i))
-    return [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+def form_batches(sequences: Sequence[PlannedSequence], batch_size: int) -> list[list[PlannedSequence]]:
+    """Return batches of similar prompt lengths, longest first."""
+    ordered = sorted(sequences, key=lambda s: (-len(s.prompt_ids), s.slot))
+    return [ordered[i : i + batch_size] for i in range(0, len(ordered), batch_size)]
 
 
-def _refuse_overlong(prompts: dict[str, list[int]], limit: int) -> None:
-    overlong = [f"{i} ({len(ids)} tokens)" for i, ids in prompts.items() if len(ids) > limit]
-    if overlong:
-        raise InputError(f"{len(overlong)} prompts are longer than {limit} tokens: {', '.join(overlong[:5])}; "
-                         "a cut prompt is another question, so raise eval.max_prompt_tokens instead")
+def _load(checkpoint: Path, request: Request) -> Any:
+    dtype = torch.bfloat16 if request.compute_dtype == "bfloat16" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, local_files_only=True).eval()
+    # A published checkpoint may bring a repetition penalty and the like: decoding is the request's alone.
+    model.generation_config = GenerationConfig()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _open_records(path: Path, key: str, batches: list[list[str]]) -> set[str]:
-    """Return the ids already answered, after cutting off the lines of a batch that a kill left half-written."""
-    if not path.exists():
-        path.write_text(json.dumps({"header": key}) + "\n", encoding="utf-8")
-        return set()
-    content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].decode().splitlines(keepends=True)
-    if not lines:
-        path.unlink()
-        return _open_records(path, key, batches)
-    if json.loads(lines[0]).get("header") != key:
-        raise InputError(f"{path} holds records of another run; remove it")
-    ids = [json.loads(line)["id"] for line in lines[1:]]
-    done = {i for batch in batches if set(batch) <= set(ids) for i in batch}
-    write_atomic(path, lines[0] + "".join(line for i, line in zip(ids, lines[1:], strict=True) if i in done))
-    return done
+def _answer(model: Any, tokenizer: Any, batch: Sequence[PlannedSequence], request: Request) -> list[dict[str, Any]]:
+    stops = stop_ids(tokenizer, request.prompt)
+    return [_finish(sequence, new, tokenizer, stops, request)
+            for sequence, new in zip(batch, _decode(model, tokenizer, batch, request, stops), strict=True)]
 
 
 @torch.no_grad()
-def _answer(model: Any, tokenizer: Any, batch: list[str], prompts: dict[str, list[int]], max_new_tokens: int,
-            stops: list[int]) -> list[dict[str, Any]]:
-    width = max(len(prompts[i]) for i in batch)
-    pad = tokenizer.pad_token_id
-    ids_BS = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in batch], device=model.device)
-    mask_BS = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch],
-                           device=model.device)
-    output_BS = model.generate(input_ids=ids_BS, attention_mask=mask_BS, do_sample=False, num_beams=1,
-                               max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=pad)
-    rows = []
-    for i, new in zip(batch, output_BS[:, width:].tolist(), strict=True):
-        end = next((n for n, token in enumerate(new) if token in stops), None)
-        kept = new if end is None else new[:end]
-        rows.append({
-            "id": i,
-            "text": tokenizer.decode(kept, skip_special_tokens=True),
-            "finish_reason": "length" if end is None else "stop",
-            "new_tokens": len(kept) + (end is not None),
-            "prompt_tokens": len(prompts[i]),
-        })
-    return rows
+def _decode(model: Any, tokenizer: Any, batch: Sequence[PlannedSequence], request: Request,
+            stops: list[int]) -> list[list[int]]:
+    """Return the new ids of each sequence of a batch, up to its end and perhaps padding beyond.
+
+    Sampling goes on in stretches of a few steps, and finished sequences leave the batch in between: lengths of samples
+    scatter so widely that half of the work would be spent on padding. Greedy decoding keeps its batch to the end, as
+    texts recorded before depend on its rounding.
+    """
+    width, pad = max(len(s.prompt_ids) for s in batch), tokenizer.pad_token_id
+    padding = [width - len(s.prompt_ids) for s in batch]
+    ids_BS = torch.tensor([[pad] * p + s.prompt_ids for p, s in zip(padding, batch, strict=True)], device=model.device)
+    mask_BS = torch.tensor([[0] * p + [1] * (width - p) for p in padding], device=model.device)
+    draw = None if request.sampling.greedy else Draw(request.sampling, [s.seed or 0 for s in batch])
+    cache = DynamicCache(config=model.config)
+    new: list[list[int]] = [[] for _ in batch]
+    rows = list(range(len(batch)))
+    while True:
+        limits = [batch[row].limit for row in rows]
+        longest = max(limits) - (ids_BS.shape[1] - width)
+        criteria: list[StoppingCriteria] = [_OwnLimit(width, limits, model.device)]
+        if request.stop:
+            criteria.append(_TextStop(width, request.stop, tokenizer))
+        ids_BS = model.generate(
+            input_ids=ids_BS, attention_mask=mask_BS, past_key_values=cache, do_sample=False, num_beams=1,
+            max_new_tokens=min(_STRETCH, longest) if draw else longest, eos_token_id=stops, pad_token_id=pad,
+            stopping_criteria=criteria, logits_processor=[draw] if draw else [])
+        for row, ids in zip(rows, ids_BS[:, width:].tolist(), strict=True):
+            new[row] = ids
+        going = [i for i, row in enumerate(rows) if not _ended(batch[row], new[row], tokenizer, stops, request)]
+        if not going or draw is None:
+            return new
+        mask_BS = torch.nn.functional.pad(mask_BS, (0, ids_BS.shape[1] - mask_BS.shape[1]), value=1)[going]
+        ids_BS, rows = ids_BS[going], [rows[i] for i in going]
+        cache.batch_select_indices(torch.tensor(going, device=model.device))
+        draw.keep(going)
+
+
+def _ended(sequence: PlannedSequence, new: list[int], tokenizer: Any, stops: list[int], request: Request) -> bool:
+    return (len(new) >= sequence.limit or not set(stops).isdisjoint(new)
+            or (bool(request.stop) and _first_stop(tokenizer.decode(new, skip_special_tokens=True), request.stop)
+                is not None))
+
+
+def _finish(sequence: PlannedSequence, new: list[int], tokenizer: Any, stops: list[int],
+            request: Request) -> dict[str, Any]:
+    """Return the record of a row of the output: what follows its end is padding."""
+    new = new[: sequence.limit]
+    end = next((n for n, token in enumerate(new) if token in stops), None)
+    text = tokenizer.decode(new[:end], skip_special_tokens=True)
+    reason, made = ("length", new) if end is None else ("stop", new[: end + 1])
+    if request.stop and (cut := _first_stop(text, request.stop)) is not None:
+        reason, made, text = "stop", _shortest_with(tokenizer, made, request.stop), text[:cut]
+    return record(sequence, text=text, finish_reason=reason, token_ids=made, keep_token_ids=request.keep_token_ids)
+
+
+def _first_stop(text: str, stop: Sequence[str]) -> int | None:
+    places = [place for string in stop if (place := text.find(string)) >= 0]
+    return min(places, default=None)
+
+
+def _shortest_with(tokenizer: Any, made: list[int], stop: Sequence[str]) -> list[int]:
+    """Return the tokens up to the one that completed a stop string."""
+    return next(made[:n] for n in range(1, len(made) + 1)
+                if _first_stop(tokenizer.decode(made[:n], skip_special_tokens=True), stop) is not None)
+
+
+class _OwnLimit(StoppingCriteria):
+    """Ends each sequence at its own limit: total lengths leave prompts of one batch different room."""
+
+    def __init__(self, prompt_width: int, limits: list[int], device: torch.device) -> None:
+        self._ends_B = prompt_width + torch.tensor(limits, device=device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        return self._ends_B <= input_ids.shape[1]
+
+
+class _TextStop(StoppingCriteria):
+    """Ends a sequence whose text holds a stop string; as in vLLM, special tokens are no text."""
+
+    def __init__(self, prompt_width: int, stop: Sequence[str], tokenizer: Any) -> None:
+        self._width, self._stop, self._tokenizer = prompt_width, stop, tokenizer
+        # A character has up to four bytes, and a token may be a single one.
+        self._window = 4 * max(map(len, stop)) + 4
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        recent_BS = input_ids[:, max(self._width, input_ids.shape[1] - self._window) :]
+        texts = self._tokenizer.batch_decode(recent_BS, skip_special_tokens=True)
+        return torch.tensor([_first_stop(text, self._stop) is not None for text in texts], device=input_ids.device)
+
+
+class Draw(LogitsProcessor):
+    """Turns greedy decoding into sampling: temperature, top-k, top-p, then Gumbel noise of each sequence's own stream.
+
+    The noise is in double precision: single-precision exponential draws are exactly 0 once in 2**23, which would make
+    an arbitrary token of probability 0 win every few thousand steps.
+    """
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
+        self._temperature = sampling.temperature
+        self._filters: list[Any] = []
+        if sampling.top_k:
+            self._filters.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            self._filters.append(TopPLogitsWarper(sampling.top_p))
+        self._streams = [np.random.Generator(np.random.PCG64(seed)) for seed in seeds]
+        self._ahead: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, V) whose argmax is a draw from softmax(scores / temperature) after the filters."""
+        # The largest logit becomes 0 before the division: a small temperature then gives -inf, never inf - inf.
+        scores = (scores - scores.amax(dim=-1, keepdim=True)) / self._temperature
+        for keep in self._filters:
+            scores = keep(input_ids, scores)
+        return scores + self._noise(scores)
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows of the batch only."""
+        self._streams = [self._streams[row] for row in rows]
+        self._ahead = [noise_BV[rows] for noise_BV in self._ahead]
+
+    def _noise(self, scores: torch.Tensor) -> torch.Tensor:
+        """Return Gumbel noise (B, V) of the next step; several steps are drawn at a time."""
+        if not self._ahead:
+            steps = max(1, _NOISE_VALUES // scores.numel())
+            drawn_BKV = np.stack([s.standard_exponential((steps, scores.shape[-1])) for s in self._streams])
+            noise_KBV = -torch.from_numpy(drawn_BKV).transpose(0, 1).log()
+            self._ahead = list(noise_KBV.to(scores.device, scores.dtype).unbind(0))[::-1]
+        return self._ahead.pop()

@@ -32,6 +32,7 @@ _PHRASES = re.compile(
 _IS_CORRECT = re.compile(
     r"(?:\b(?:option|choice|answer)\s+\(?([A-J])\)?|\(([A-J])\))\s+(?:is|must be)\s+(?:the\s+)?"
     r"(?:correct|right|best|answer)\b", re.IGNORECASE)
+_REASON = re.compile(r"[,;]?\s+(?:because|since|whereas|while|as|which)\b.*", re.IGNORECASE | re.DOTALL)
 _NEGATIVE = re.compile(r"\s*(?:not|never|n't|neither|wrong|incorrect|unlikely)\b", re.IGNORECASE)
 _ALONE = re.compile(
     r"(?:(?:so|thus|hence|therefore|final answer|answer|option|choice)\b[\s,:]*)?[\s*\"'`$]*"
@@ -111,6 +112,7 @@ def read_statement(answer: str, *, prose: bool = False) -> Stated:
     text = _UNIT_NOISE.sub(r"\1", normalise(answer)).strip()
     text = _REJECTED.sub("", text).strip()
     if prose:
+        text = _REASON.sub("", text)  # letters in the reason are not stated
         text = re.sub(r"^(?:option|choice|letter)\s+", "", text, flags=re.IGNORECASE)
     compacted = re.sub(r"[\s(),/&;.]|\b(?:or|and)\b", "", text)
     if len(compacted) >= 2 and compacted.isupper() and set(compacted) <= set("ABCDE") and not prose:

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evaluation.graders.latex import MAX_CHARACTERS, compact, normalise, oversize
-from evaluation.graders.numbers import canonical_unit, is_name, matches_gold, number_in, parse_quantity, units_conflict
+from evaluation.graders.numbers import (
+    canonical_unit,
+    gold_number,
+    is_name,
+    matches_gold,
+    number_in,
+    parse_quantity,
+    units_conflict,
+)
 from evaluation.graders.structure import Shape, plain_words, read
 from evaluation.graders.worker import SymbolicResult
 
@@ -29,10 +37,14 @@ _OPTION_THEN_VALUE = re.compile(r"\(([A-J])\)(?:\s[^()]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`same` is None when the grader failed to decide; `reason` says how the decision was reached."""
+    """`same` is None when the grader failed to decide; `reason` says how the decision was reached.
+
+    `settled` is False when a limit of the machine (time, memory) had a part in it.
+    """
 
     same: bool | None
     reason: str
+    settled: bool = True
 
 
 class Undecided(Exception):
@@ -57,7 +69,7 @@ def compare_numbers(gold: str, answer: str) -> Decision:
     quantity = number_in(answer)
     if quantity is None:
         return Decision(False, "not one number")
-    gold_quantity = number_in(gold)
+    gold_quantity = gold_number(gold)
     if gold_quantity is not None and units_conflict(gold_quantity.unit, quantity.unit):
         return Decision(False, "another unit")
     return Decision(True, "equal number") if matches_gold(gold, quantity.value) else Decision(False, "another number")
@@ -83,7 +95,7 @@ def compare_expressions(gold: str, answer: str, symbolic: Compare) -> Decision:
     except RecursionError:
         return Decision(False, "answer refused before parsing: nested too deep")
     except Undecided as undecided:
-        return Decision(False if undecided.fault == "answer" else None, str(undecided))
+        return Decision(False if undecided.fault == "answer" else None, str(undecided), settled=False)
     return Decision(same, "equal expression" if same else "another expression")
 
 

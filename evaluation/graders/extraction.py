@@ -1,7 +1,8 @@
 r"""Finds the final answer in a model's full text, and says by which rule.
 
 Order of the rules: text outside thinking blocks; inside the last `<answer>` block when there is one; the last balanced
-`\boxed`/`\fbox`; `#### x`; the last "answer is / answer:" phrase; the last display formula; the last number.
+`\boxed`/`\fbox`; `#### x`; the last "answer is / answer:" phrase; the last display formula; a formula that is the whole
+text or its end; the last number that is no part of a formula.
 Every pattern is linear in the text: a model's output may be long and hostile.
 """
 
@@ -41,6 +42,11 @@ _NUMBER = re.compile(r"(?<![\w.])-?\$?\d[\d,]*(?:\.\d+)?(?:/\d[\d,]*)?|(?<![\w.]
 _HEDGE = re.compile(r"(-?\$?\d[\d,.]*)\$?\s*(?:or|and/or|or maybe|or possibly|(?<=\d, )\d[\d.]*,)\s*(?:\\?\$)?$",
                     re.IGNORECASE)
 _NOT = re.compile(r"\b(?:not|n't)\s*\$?$", re.IGNORECASE)
+# Numbers that are an argument of a command (but for fonts), an exponent or an index.
+_IN_FORMULA = re.compile(r"(?:[\^_]\s*\{?|\\(?!text|math|bold|emph|underline|boxed|fbox)[a-zA-Z]+\s*\{|\}\s*\{)\s*\$?$")
+_INLINE = re.compile(r"(?<![\\$])\$([^$]{1,500})\$[\s.*]*$")
+_NOT_PLAIN = re.compile(r"[\\^_/(\[{]|,\s")
+_MAX_FORMULA = 500
 _DISPLAY_BEGIN = re.compile(r"\\begin\{(?:align|aligned|equation|gather)\*?\}|\\end\{[a-z]+\*?\}")
 
 
@@ -63,6 +69,8 @@ class Visible:
 def visible(text: str) -> Visible:
     """Drop thinking blocks; a closing tag without an opening one ends a block that began with the text."""
     text = text[-MAX_TEXT:]
+    if "<" not in text and _GAP not in text:
+        return Visible(text, False)
     if _GAP in text:  # endless blanks would make the patterns below slow
         text = _LONG_GAP.sub(" ", text)
     kept: list[str] = []
@@ -84,6 +92,8 @@ def answer_block(text: str) -> tuple[str, bool] | None:
     """Return the last non-empty `<answer>` block and whether it was closed; None when there is none."""
     found: tuple[str, bool] | None = None
     start: int | None = None
+    if "<" not in text:
+        return None
     for tag in _ANSWER_TAG.finditer(text):
         if not tag[1]:
             start = tag.end()
@@ -145,6 +155,8 @@ def _unbox(content: str) -> str:
 
 def hash_line(text: str) -> str | None:
     """Return what the last `#### x` line holds, unless it reads like a heading."""
+    if "####" not in text:
+        return None
     for match in reversed(list(_HASHES.finditer(text))):
         content = match[1].strip().strip("*").strip()
         if content and len(_WORD.findall(content)) <= 2 and not re.match(r"(?:step\b|\d+[.)]\s+\D)", content, re.I):
@@ -154,7 +166,10 @@ def hash_line(text: str) -> str | None:
 
 def answer_phrase(text: str, *, numeric: bool = False) -> str | None:
     """Return what follows the last "answer is / answer:"; with `numeric`, the last one that names a digit."""
-    for match in list(_PHRASE.finditer(text))[:-MAX_PHRASES - 1:-1]:
+    begin = text.lower().find("answer") if text.isascii() else 0  # elsewhere other letters fold to these
+    if begin < 0:
+        return None
+    for match in list(_PHRASE.finditer(text, begin))[:-MAX_PHRASES - 1:-1]:
         rest = text[match.end():match.end() + MAX_STATEMENT]
         if _NEGATION.match(rest):
             continue
@@ -201,10 +216,28 @@ def last_number(text: str) -> str | None:
             matches.pop()
         if matches and (matches[-1].start() > 0 or window is text):
             last = matches[-1]
+            if _IN_FORMULA.search(window, max(0, last.start() - 40), last.start()):
+                return None
             hedge = _HEDGE.search(window, max(0, last.start() - 60), last.start())
             number = last[0].rstrip(",")
             return f"{hedge[1]} or {number}" if hedge else number
     return None
+
+
+def closing_formula(text: str, *, numeric: bool = False) -> str | None:
+    """Return the formula that a text consists of, or that its last line ends with between dollar signs.
+
+    With `numeric`, a plain number is left to `last_number`, which knows about hedges in the words around it.
+    """
+    whole = text.strip()
+    content = whole.strip("$* ").rstrip(".").removeprefix("=").strip()
+    if "\n" in whole or len(whole) > _MAX_FORMULA or "$" in content.replace("\\$", "") or _WORD.search(content):
+        line = whole.rpartition("\n")[2]
+        inline = _INLINE.search(line, max(0, len(line) - _MAX_FORMULA - 10))
+        if inline is None or line.replace("\\$", "").count("$") % 2:
+            return None
+        content = inline[1].strip()
+    return content if content and not (numeric and not _NOT_PLAIN.search(content)) else None
 
 
 def extract(text: str, *, truncated: bool = False, numeric: bool = False) -> Extraction | None:
@@ -238,6 +271,13 @@ def _inside_block(block: str, numeric: bool) -> Extraction:
 
 
 def _unmarked(text: str, numeric: bool) -> Extraction | None:
-    found = (("hashes", hash_line(text)), ("phrase", answer_phrase(text, numeric=numeric)),
-             ("display", display_formula(text)), ("number", last_number(text)))
-    return next((Extraction(answer, rule) for rule, answer in found if answer), None)
+    if answer := hash_line(text):
+        return Extraction(answer, "hashes")
+    if answer := answer_phrase(text, numeric=numeric):
+        return Extraction(answer, "phrase")
+    if answer := display_formula(text):
+        return Extraction(answer, "display")
+    if answer := closing_formula(text, numeric=numeric):
+        return Extraction(answer, "formula")
+    answer = last_number(text)
+    return Extraction(answer, "number") if answer else None

@@ -30,6 +30,7 @@ _SIZED = re.compile(r"\\(?:left|right)\s*\.|\\(?:left|right|middle|[bB]igg?[lrm]
 _DELIMITERS = re.compile(r"\\[()]|\\\[|\\\]|(?<!\\)\$|\\\$|[€£₹¥]")
 _FONT = re.compile(r"\\(?:mathrm|mathit|mathbf|mathsf|boldsymbol|operatorname|textbf|textit|textrm|textnormal|text|mbox"
                    r"|hbox|emph|underline)\*?\s*\{([^{}]*)\}")
+_COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
 _OLD_FONT = re.compile(r"\{\\(?:rm|bf|it)\s+([^{}]*)\}")
 _OPERATORS = frozenset(("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh",
                         "log", "ln", "exp", "gcd", "lcm", "max", "min", "det"))
@@ -85,6 +86,8 @@ def _commands(text: str) -> str:
     text = _SPACING.sub(_space, _SIZED.sub("", text))
     text = _DELIMITERS.sub("", text)
     text = _OLD_FONT.sub(r"\\text{\1}", text)
+    if "color" in text:
+        text = _COLOUR.sub("", text)
     text = _COMMAND.sub(_command, text)
     text = _FONT.sub(_font, text)
     for _ in range(4):  # shorthand nested in shorthand

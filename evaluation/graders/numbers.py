@@ -11,6 +11,7 @@ import ast
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from evaluation.graders.latex import LONG_RUN, MAX_CHARACTERS, closing, normalise
 
@@ -57,6 +58,8 @@ def parse_quantity(text: str, *, loose_units: bool = False) -> Quantity | None:
         loose_units: any words after the number are its unit (word problems); otherwise `2 k` might be an expression.
     """
     text = text.strip()
+    if _is_plain(text):
+        return Quantity(Fraction(int(text)))
     if not text or len(text) > MAX_CHARACTERS or not any(char.isdigit() for char in text):
         return None
     for _ in range(8):
@@ -75,6 +78,10 @@ def parse_quantity(text: str, *, loose_units: bool = False) -> Quantity | None:
     unit = _unit(text[match.end():], loose_units)
     value = _value(match) if unit is not None else None
     return None if value is None or unit is None else Quantity(value, unit)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 18
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -198,6 +205,8 @@ def number_in(answer: str) -> Quantity | None:
     """
     if len(answer) > MAX_CHARACTERS:
         return None
+    if _is_plain(answer):
+        return Quantity(Fraction(int(answer)))
     text = normalise(answer)
     quantity = parse_quantity(text, loose_units=True)
     if quantity is not None or not ("=" in text or "\\approx" in text):
@@ -217,6 +226,12 @@ def number_in(answer: str) -> Quantity | None:
     return last
 
 
+@lru_cache(maxsize=8192)
+def gold_number(gold: str) -> Quantity | None:
+    """Return `number_in` of a gold answer, which is asked for with every answer to it."""
+    return number_in(gold)
+
+
 def matches_gold(gold: str, value: Fraction) -> bool:
     """Compare a value with a gold number exactly, but for golds that can only be roundings.
 
@@ -225,7 +240,7 @@ def matches_gold(gold: str, value: Fraction) -> bool:
     rounding of a value with more decimals: half of its last decimal is allowed to such a value. All else is exact, so
     1.83 is not 11/6.
     """
-    quantity = number_in(gold)
+    quantity = gold_number(gold)
     if quantity is None:
         return False
     exact = quantity.value

@@ -18,6 +18,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 DIGITS = 30  # leading digits of a difference that must be knowable
@@ -25,10 +26,13 @@ MAX_DIGITS = 1500  # precision up to which a difference of constants is searched
 POINT_DIGITS = 120  # the same at a test point, where the sides' own constants were chosen by nobody
 _DECIMAL = re.compile(r"(\d*)\.(\d+)")
 _DEGREES = re.compile(r"(\d+)\s*°")
+# The first use of each kind of expression loads parts of SymPy: paid at the start, not by the first answer.
+_WARM_UP_PAIRS = ((r"\sqrt{2}", "6+9i"), ("4", r"\sin 2x"), (r"\frac{1}{2}", "e^{2x}"), ("a^b", "x^2-1"))
 _WARM_UP = (r"\frac{11+9a}{20}", r"3\sqrt[3]{2}+\sqrt{13}", r"(a+5)(b+2)", r"e^{i\pi}-\cot x", r"\log_2 8+\ln 2", r"5!",
             r"x^5-x^4+2\cdot 3", r"\sin^2 x+\arcsin(y)", r"|x|-\pi r^2", r"6-5i", r"\binom{5}{2}", r"x_1^2+f(x)")
 
 
+@lru_cache(maxsize=64)  # one gold meets many answers
 def parse(text: str) -> Any:
     """Return the SymPy form of a LaTeX leaf; decimals become exact fractions and `i` the imaginary unit."""
     import sympy

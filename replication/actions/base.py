@@ -14,14 +14,15 @@ from baselines.batches import ordered
 from baselines.branches import BranchedModel
 from baselines.sft import SFT
 from baselines.trainer import train, write_log
+from foundation import hub, locks
 from foundation.errors import PrerequisiteError
 from foundation.seeds import stream_seed
-from replication import hub, locks, tiny
+from replication import tiny
 from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.data.synthetic import pretraining_texts
 from replication.worker import Job
 
-_TOKENS_PER_TEXT = 55  # a little below the average of 59, so that there is text enough for every update
+_TOKENS_PER_TEXT = 64  # a little below the average of 68, so that there is text enough for every update
 
 
 def pretrain_tiny(job: Job) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import BENCHMARKS
+from evaluation.benchmarks.fetching import benchmark_problems
 from evaluation.benchmarks.loading import load_benchmark
 from evaluation.graders.math import MathGrader
 from evaluation.problem import Problem
 from foundation.errors import InputError
 from foundation.files import write_jsonl
 from foundation.seeds import stream
-from replication import hub
 from replication.data import synthetic
 from replication.data.pool import Example
 from replication.data.real import read_real_pool
@@ -54,7 +54,7 @@ def load_problems(job: Job) -> dict[str, Any]:
         problems = synthetic.benchmark_problems(step.benchmark, step.limit, step.seed)
     else:
         chosen = BENCHMARKS[step.benchmark]
-        everything = (hub.benchmark_problems(chosen, None) if step.data_root is None
+        everything = (benchmark_problems(chosen, None) if step.data_root is None
                       else load_benchmark(chosen, Path(step.data_root), step.sha256))
         problems = _limited(everything, step.limit, step.benchmark, step.seed)
     if not problems:

@@ -12,23 +12,26 @@ from foundation.errors import GraderError
 from foundation.files import read_jsonl, write_jsonl
 from replication.worker import Job
 
+GREEDY_FIELDS = ("id", "text", "finish_reason", "new_tokens", "prompt_tokens")
+"""What a greedy record holds: it has neither a sample number nor a seed."""
+
 
 def generate(job: Job) -> dict[str, Any]:
     """Write records.jsonl: one greedy answer per problem, resumed batch by batch after a kill."""
-    from evaluation.backends import hf
+    from evaluation.backends.interface import BACKENDS, Request
     from replication.actions.torch_setup import prepare
 
     step = job.step
     prepare(step.threads)
     problems = [Problem.from_row(row) for row in read_jsonl(job.inputs["problems"] / "problems.jsonl")]
-    request = hf.Request(
+    request = Request(
         prompt=step.prompt, max_new_tokens=step.max_new_tokens, max_prompt_tokens=step.max_prompt_tokens,
         batch_size=step.batch_size, compute_dtype=step.compute_dtype,
     )
     partial = job.scratch / "records.jsonl"
-    hf.generate(job.inputs["checkpoint"] / "checkpoint", problems, request, partial, key=step.key,
-                on_progress=job.on_progress)
-    records = [row for row in read_jsonl(partial) if "header" not in row]
+    BACKENDS["hf"](job.inputs["checkpoint"] / "checkpoint", problems, request, partial, key=step.key,
+                   on_progress=job.on_progress)
+    records = [{name: row[name] for name in GREEDY_FIELDS} for row in read_jsonl(partial) if "header" not in row]
     order = {problem.id: i for i, problem in enumerate(problems)}
     records.sort(key=lambda row: order[row["id"]])
     assert [row["id"] for row in records] == list(order), "each problem has exactly one record"

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import transformers
 
+from baselines import distributed
+
 
 def prepare(threads: int, seed: int = 0) -> torch.device:
     """Set threads, seeds and deterministic kernels; return the device to compute on."""
@@ -20,10 +22,16 @@ def prepare(threads: int, seed: int = 0) -> torch.device:
 
 
 def save_checkpoint(model: Any, tokenizer: Any, folder: Any, stop_ids: list[int]) -> None:
-    """Write a plain checkpoint that `AutoModelForCausalLM.from_pretrained` loads, with the ids that end generation."""
+    """Write a plain checkpoint that `AutoModelForCausalLM.from_pretrained` loads, with the ids that end generation.
+
+    Of several processes all must call this; the main one writes.
+    """
+    weights = distributed.whole_weights(model)
+    if not distributed.is_main():
+        return
     model.config.use_cache = True
     model.generation_config = transformers.GenerationConfig(
         eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)

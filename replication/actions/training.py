@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,60 +12,145 @@ from typing import Any
 import numpy as np
 import transformers
 
+from baselines import distributed
 from baselines.batches import Encoded, Row, encode_pool, ordered
 from baselines.branches import BranchedModel, is_tied, load_causal_lm, untie
-from baselines.interface import Method
+from baselines.interface import Method, StoredLogits
+from baselines.lora import attach, merge
+from baselines.phases import FULL_EPOCH
 from baselines.scoring import example_entropies, official_entropies, official_rows
 from baselines.selection import select
-from baselines.settings import DataSettings, LossSettings
-from baselines.trainer import TrainingLog, train, write_log
+from baselines.teacher import load_targets
+from baselines.trainer import AtUpdates, TrainingLog, train, write_log
 from foundation.errors import InputError
 from foundation.files import read_jsonl, write_jsonl
-from foundation.prompts import PromptFormat, stop_ids
+from foundation.prompts import stop_ids
 from foundation.seeds import stream, stream_seed
+from replication.actions.rollouts import check_tokenizer
 from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.worker import Job
 
 
 def train_phase(job: Job) -> dict[str, Any]:
-    """Train one phase and keep the strong branch as a plain checkpoint."""
+    """Train one phase and keep the strong branch as a plain checkpoint; the weak one and snapshots lie beside it."""
     step = job.step
     seed = stream_seed("train", step.seed)
     prepare(step.threads, seed)
     tokenizer = _tokenizer(job.inputs["strong"])
-    if "weak" in job.inputs:
-        check_same_tokenizer(tokenizer, _tokenizer(job.inputs["weak"]))
-    encoded = _encode(job, tokenizer, step.prompt, step.data, step.loss)
+    for role in ("weak", "reference"):
+        if role in job.inputs:
+            check_same_tokenizer(tokenizer, _tokenizer(job.inputs[role]), role)
+    encoded, teacher = _encode(job, tokenizer)
     updates = _pool_size(job) // step.training.global_batch if step.step_matched else None
     rows = ordered(encoded.rows, step.training, epochs=step.epochs, seed=seed, updates=updates)
-    model = _branched(job, step.loss_of)
-    tied = is_tied(model.strong)
-    log = train(model, rows, tokenizer, step.training, seed=seed, work=job.scratch / "trainer", joint=step.joint,
-                on_progress=job.on_progress)
-    assert is_tied(model.strong) == tied, "training changed whether embedding and head are tied (A-73)"
+    model = _branched(job, step.loss_of.method, stream_seed("noise", step.method, step.seed))
+    plain = model.strong
+    tied = is_tied(plain)
+    if step.lora is not None:
+        model.strong = attach(plain, step.lora)
     stops = stop_ids(tokenizer, step.prompt)
-    kept = model.weak if step.joint is not None and step.joint.export == "weak" else model.strong
-    save_checkpoint(kept, tokenizer, job.output / "checkpoint", stops)
+    log = train(model, rows, tokenizer, step.training, seed=seed, work=job.scratch / "trainer", joint=step.joint,
+                teacher=teacher, library_arguments=step.library_arguments, on_progress=job.on_progress,
+                at_updates=_snapshots(job, model, tokenizer, stops, len(rows)))
+    if step.lora is not None:
+        model.strong = plain = merge(model.strong)
+    assert is_tied(plain) == tied, "training changed whether embedding and head are tied (A-73)"
+    save_checkpoint(plain, tokenizer, job.output / "checkpoint", stops)
+    if model.weak is not None and not step.joint.freeze_weak:
+        save_checkpoint(model.weak, tokenizer, job.output / "weak", stops)
+    for kept in job.scratch.glob("ck-*"):
+        kept.rename(job.output / kept.name)
     write_log(log, job.output / "losses.jsonl")
-    return _notes(encoded, rows, log)
+    return {**_notes(rows, log), "truncated": encoded.truncated, "dropped_overlength": encoded.dropped,
+            "warnings": _warnings(step)}
 
 
-def _notes(encoded: Encoded, rows: list[Row], log: TrainingLog) -> dict[str, Any]:
-    return {"updates": log.updates, "examples_seen": len(rows), "tokens": log.tokens, "truncated": encoded.truncated,
-            "dropped_overlength": encoded.dropped, "first_loss": log.losses[0], "final_loss": log.losses[-1]}
-
-
-def _branched(job: Job, method: Method) -> BranchedModel:
+def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int], rows: int) -> AtUpdates | None:
+    """Keep the strong branch at given fractions of the updates, in the scratch folder, which outlives a kill."""
     step = job.step
-    strong = load_causal_lm(job.inputs["strong"] / "checkpoint", step.training.param_dtype)
-    weak = None
-    if "weak" in job.inputs:
-        weak = load_causal_lm(job.inputs["weak"] / "checkpoint", step.training.param_dtype)
+    total = rows // step.training.global_batch
+    names: dict[int, list[str]] = {}
+    for fraction in step.snapshots:
+        names.setdefault(max(1, round(fraction * total)), []).append(f"ck-{round(fraction * FULL_EPOCH)}")
+    if not names:
+        return None
+
+    def keep(update: int) -> None:
+        for name in names[update]:
+            half = job.scratch / f"half-{name}"
+            shutil.rmtree(half, ignore_errors=True)
+            save_checkpoint(model.strong, tokenizer, half, stops)
+            if distributed.is_main():
+                shutil.rmtree(job.scratch / name, ignore_errors=True)  # of a run that was killed and started again
+                half.rename(job.scratch / name)
+
+    return tuple(names), keep
+
+
+def _warnings(step: Any) -> list[str]:
+    if step.weak is not None and step.weak.key == step.strong.key:
+        return [f"{step.title}: the weak and the strong model are the same checkpoint: the discrepancy is zero and "
+                "WD-JT is plain SFT at first"]
+    return []
+
+
+def snapshot(job: Job) -> dict[str, Any]:
+    """Give one more checkpoint of a training its own folder; files are linked, not copied, where the disk allows.
+
+    Raises:
+        InputError: the training kept no such checkpoint.
+    """
+    source = job.inputs["of"] / job.step.which
+    if not source.is_dir():
+        raise InputError(f"the training {job.step.of.id} kept no checkpoint {job.step.which!r}; a weak branch exists "
+                         "only where it was trained")
+    target = job.output / "checkpoint"
+    target.mkdir()
+    for file in sorted(source.iterdir()):
+        try:
+            os.link(file, target / file.name)
+        except OSError:
+            shutil.copyfile(file, target / file.name)
+    return {"which": job.step.which}
+
+
+def train_on_pairs(job: Job) -> dict[str, Any]:
+    """Train one phase on pairs and keep the policy as a plain checkpoint."""
+    from baselines.pair_trainer import train_pairs
+
+    step = job.step
+    seed = stream_seed("train", step.seed)
+    prepare(step.threads, seed)
+    tokenizer = _tokenizer(job.inputs["strong"])
+    check_same_tokenizer(tokenizer, _tokenizer(job.inputs["reference"]), "reference")
+    check_tokenizer(job.inputs["pairs"], tokenizer, "pairs")
+    pairs = list(read_jsonl(job.inputs["pairs"] / "pairs.jsonl"))
+    rows = ordered(pairs, step.training, epochs=step.epochs, seed=seed)
+    policy = load_causal_lm(job.inputs["strong"] / "checkpoint", step.training.param_dtype)
+    other = step.reference.key != step.strong.key
+    reference = load_causal_lm(job.inputs["reference"] / "checkpoint", step.training.param_dtype) if other else None
+    log = train_pairs(step.loss_of.method, policy, reference, rows, tokenizer, step.training, seed=seed,
+                      work=job.scratch / "trainer", on_progress=job.on_progress)
+    save_checkpoint(policy, tokenizer, job.output / "checkpoint", stop_ids(tokenizer, step.prompt))
+    write_log(log, job.output / "losses.jsonl")
+    return {**_notes(rows, log), "pairs": len(pairs), "warnings": []}
+
+
+def _notes(rows: list[Row], log: TrainingLog) -> dict[str, Any]:
+    return {"updates": log.updates, "examples_seen": len(rows), "tokens": log.tokens, "first_loss": log.losses[0],
+            "final_loss": log.losses[-1]}
+
+
+def _branched(job: Job, method: Method, noise_seed: int) -> BranchedModel:
+    step = job.step
+    with distributed.partitioned_loading(step.training):
+        branches = {role: load_causal_lm(job.inputs[role] / "checkpoint", step.training.param_dtype)
+                    for role in ("strong", "weak", "reference") if role in job.inputs}
     if step.joint is not None and not step.joint.keep_tied:
-        for branch in (strong, weak):
-            if branch is not None:
-                untie(branch)
-    return BranchedModel(method, strong, weak, freeze_weak=step.joint is not None and step.joint.freeze_weak,
+        for branch in branches.values():
+            untie(branch)
+    return BranchedModel(method, branches["strong"], branches.get("weak"), reference=branches.get("reference"),
+                         freeze_weak=step.joint is not None and step.joint.freeze_weak, noise_seed=noise_seed,
                          reduction=step.loss.reduction)
 
 
@@ -71,19 +158,24 @@ def _pool_size(job: Job) -> int:
     return sum(1 for _ in read_jsonl(job.inputs["pool"] / "pool.jsonl"))
 
 
-def _encode(job: Job, tokenizer: Any, prompt: PromptFormat, data: DataSettings, loss: LossSettings) -> Encoded:
+def _encode(job: Job, tokenizer: Any) -> tuple[Encoded, StoredLogits | None]:
+    """Return the rows to train on, from the pool, a part of it, or stored targets."""
+    step = job.step
+    if "examples" in job.inputs and (job.inputs["examples"] / "targets.jsonl").is_file():
+        rows = list(read_jsonl(job.inputs["examples"] / "targets.jsonl"))
+        return Encoded(rows, 0, 0), load_targets(job.inputs["examples"], tokenizer)
     examples = list(read_jsonl(job.inputs["pool"] / "pool.jsonl"))
-    if "active" in job.inputs:
-        active = json.loads((job.inputs["active"] / "active.json").read_text(encoding="utf-8"))
+    if "examples" in job.inputs:
+        active = json.loads((job.inputs["examples"] / "active.json").read_text(encoding="utf-8"))
         examples = [examples[i] for i in active["ids"]]
-    return encode_pool(examples, tokenizer, prompt, data, loss)
+    return encode_pool(examples, tokenizer, step.prompt, step.data, step.loss), None
 
 
 def _tokenizer(folder: Path) -> Any:
     return transformers.AutoTokenizer.from_pretrained(folder / "checkpoint", local_files_only=True)
 
 
-def check_same_tokenizer(strong: Any, weak: Any) -> None:
+def check_same_tokenizer(strong: Any, weak: Any, role: str = "weak") -> None:
     """Refuse a pair whose token ids mean different things.
 
     Raises:
@@ -93,7 +185,7 @@ def check_same_tokenizer(strong: Any, weak: Any) -> None:
     if ours != theirs:
         differing = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
         raise InputError(
-            f"weak and strong model have different vocabularies ({len(theirs)} and {len(ours)} tokens, e.g. "
+            f"{role} and strong model have different vocabularies ({len(theirs)} and {len(ours)} tokens, e.g. "
             f"{differing}); WD-JT mixes logits token by token, so take both checkpoints from one model family"
         )
 
@@ -104,7 +196,7 @@ def score_entropy(job: Job) -> dict[str, Any]:
     device = prepare(step.threads)
     tokenizer = _tokenizer(job.inputs["checkpoint"])
     examples = list(read_jsonl(job.inputs["pool"] / "pool.jsonl"))
-    official = step.entropy.variant == "official"
+    official = step.entropy.entropy == "official"
     rows = (official_rows(examples, tokenizer, step.prompt) if official
             else encode_pool(examples, tokenizer, step.prompt, step.data, step.loss).rows)
     # the public code computes entropies in the dtype that the model is loaded in (A-64)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from evaluation.problem import AnswerType
 from foundation.errors import InputError
 from foundation.records import Malformed
 
@@ -20,13 +21,18 @@ _SEPARATORS = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One training example. `completion` is in the paper's tag format, `gold` is the bare answer."""
+    """One training example. `completion` is in the paper's tag format, `gold` is the bare answer.
+
+    `answer_type` and `options` say how a rollout's answer is compared with the gold (evaluation.problem.Problem).
+    """
 
     id: str
     question: str
     completion: str
     gold: str
     source: str
+    answer_type: AnswerType = "expression"
+    options: tuple[str, ...] = ()
 
     def to_row(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -35,7 +41,7 @@ class Example:
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Example:
         """Build from the JSON form."""
-        return cls(**row)
+        return cls(**dict(row) | {"options": tuple(row.get("options", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import BENCHMARKS, load_benchmark
-from evaluation.benchmarks.math import OPTIONS_HEADING, number_gold, text_field
+from evaluation.benchmarks.fields import text_field
+from evaluation.benchmarks.math import OPTIONS_HEADING, number_gold
 from foundation.errors import InputError
+from foundation.locks import LOCK_PATH, check_data_file, expected_sha256
 from foundation.records import Malformed, read_records
 from replication.data.equations import Equation, EquationError, evaluate, parse_equation, render, steps
 from replication.data.pool import (
@@ -28,7 +30,6 @@ from replication.data.pool import (
     stop_if_malformed,
     tagged_completion,
 )
-from replication.locks import LOCK_PATH, check_data_file, expected_sha256
 
 ANSWER_DISAGREES = "answer disagrees with its equation"
 EQUATION_UNREADABLE = "equation cannot be read"
@@ -111,7 +112,7 @@ def read_source(
 
 
 def held_out_questions(data_root: Path, required: Sequence[str], lock: Path = LOCK_PATH) -> dict[str, str]:
-    """Return the normalised questions of the test sets of this data root, each with the title of its set.
+    """Return the normalised questions of the mathematics test sets of this data root, each with the title of its set.
 
     A test set that belongs to a training source must be there; the others are looked through if they are.
 
@@ -120,7 +121,7 @@ def held_out_questions(data_root: Path, required: Sequence[str], lock: Path = LO
     """
     questions: dict[str, str] = {}
     for name, benchmark in BENCHMARKS.items():
-        if name not in required and not (data_root / benchmark.file).is_file():
+        if name not in required and not (benchmark.domain == "math" and (data_root / benchmark.file).is_file()):
             continue
         for problem in load_benchmark(benchmark, data_root, expected_sha256(benchmark.file, lock)):
             text = problem.question.partition(OPTIONS_HEADING)[0]
@@ -139,7 +140,7 @@ def _example(source: Source, position: int, row: dict[str, Any], held_out: Mappi
     if not reasoning:
         raise ValueError("the reasoning is empty")
     return Example(id=f"{source.name}-train-{position}", question=question, gold=answer, source=source.name,
-                   completion=tagged_completion(reasoning, answer))
+                   answer_type="number", completion=tagged_completion(reasoning, answer))
 
 
 def _solve_gsm8k(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from foundation.errors import InputError
 from foundation.seeds import stream
 from replication.data.pool import Example
 from replication.data.synthetic_problems import KINDS, Draft, Kind, choices_text, draw
+from replication.hints import HINT_TEMPLATES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,8 @@ def training_pool(size: int, seed: int) -> list[Example]:
     drafts = _unique(_mixed(rng), size, held_out=False)
     return [
         Example(id=f"synthetic-{position}", question=draft.question, gold=draft.gold, source=f"synthetic-{name}",
-                completion=completion_text(draft.steps, draft.gold))
+                completion=completion_text(draft.steps, draft.gold), answer_type=KINDS[name].answer_type,
+                options=draft.options)
         for position, (name, draft) in enumerate(drafts)
     ]
 
@@ -73,11 +75,15 @@ def benchmark_problems(name: str, size: int, seed: int) -> list[Problem]:
 def pretraining_texts(size: int, seed: int) -> list[str]:
     """Return `size` plain texts, half arithmetic lines, half worked problems in prose; no tags, no boxes.
 
-    The base model learns from them to calculate and to read the questions, but not the answer format.
+    The base model learns from them to calculate and to read the questions, but not the answer format. Every third
+    worked problem comes after two attempts, one right and one wrong: without that, a model of this size cannot read
+    the hints of SSB's teacher, as pretrained models can.
     """
     rng = stream("synthetic", "pretraining", seed)
     source = (draft for _, draft in _mixed(rng) if not is_held_out(draft.question))
-    return [_facts(source, rng) if position % 2 == 0 else _prose(next(source)) for position in range(size)]
+    makers = (lambda: _facts(source, rng), lambda: _prose(next(source)), lambda: _facts(source, rng),
+              lambda: _prose(next(source)), lambda: _facts(source, rng), lambda: _attempted(next(source), next(source)))
+    return [makers[position % len(makers)]() for position in range(size)]
 
 
 def _facts(source: Iterator[Draft], rng: np.random.Generator) -> str:
@@ -95,6 +101,14 @@ def _facts(source: Iterator[Draft], rng: np.random.Generator) -> str:
 def _prose(draft: Draft) -> str:
     """Return a worked problem as running text."""
     return f"Question: {draft.question} Solution: {', '.join(draft.steps)}. So the answer is {draft.gold}."
+
+
+def _attempted(draft: Draft, other: Draft) -> str:
+    """Return a worked problem after a right attempt and, as the wrong one, an attempt at another problem."""
+    right, wrong = ("\n".join((*d.steps, d.gold)) for d in (draft, other))
+    hinted = HINT_TEMPLATES["math"].format(question=draft.question, right=right, wrong=wrong)
+    asked = hinted.replace(", and enclose the final answer in \\boxed{}", "")
+    return f"{asked} Solution: {', '.join(draft.steps)}. So the answer is {draft.gold}."
 
 
 PROSE_PIECES = ("Question:", " Solution:", " So the answer is", ", ", ".")

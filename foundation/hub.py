@@ -8,28 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
-from evaluation.benchmarks import Benchmark, load_benchmark, load_files
-from evaluation.problem import Problem
 from foundation.errors import PrerequisiteError
 from foundation.files import sha256_file, storage_error
+from foundation.locks import LOCK_PATH, RepoType, hub_entry, record_hub_file, record_hub_revision
 from foundation.records import verify_sha256
-from replication.locks import LOCK_PATH, RepoType, expected_sha256, hub_entry, record_hub_file, record_hub_revision
-
-
-def benchmark_problems(benchmark: Benchmark, data_root: Path | None, lock: Path = LOCK_PATH) -> list[Problem]:
-    """Return a benchmark's problems, from the data root if one is given, else from the hub.
-
-    Raises:
-        InputError, PrerequisiteError: as for `load_benchmark` and `fetch`.
-    """
-    if data_root is not None:
-        return load_benchmark(benchmark, data_root, expected_sha256(benchmark.file, lock))
-    if benchmark.hub_repo is None:
-        raise PrerequisiteError(
-            f"{benchmark.title}: no hub copy of this exact set is known; name a folder that holds {benchmark.file} "
-            "(from the paper's code repository) with --data-root DIR or WMSS_DATA_ROOT")
-    repo = benchmark.hub_repo
-    return load_files(benchmark, [fetch(repo, name, repo_type="dataset", lock=lock) for name in benchmark.hub_files])
 
 
 def fetch(repo_id: str, filename: str, *, repo_type: RepoType, lock: Path = LOCK_PATH) -> Path:

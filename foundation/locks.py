@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.benchmarks import BENCHMARKS
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import storage_error, write_atomic
 from foundation.records import verify_sha256
@@ -38,8 +37,15 @@ def expected_sha256(file: str, lock: Path = LOCK_PATH) -> str | None:
     return _read(lock)["files"].get(file)
 
 
-def check_data_file(data_root: Path, file: str, lock: Path = LOCK_PATH) -> Path:
+def check_data_file(data_root: Path, file: str, lock: Path = LOCK_PATH, *,
+                    source: str = "docs/data.md says who publishes it") -> Path:
     """Return the path of a data-root file after checking that it is there and is the recorded one.
+
+    Args:
+        data_root: the user's folder.
+        file: relative to it.
+        lock: the lock file.
+        source: where the file can be got, for the message.
 
     Raises:
         PrerequisiteError: it is missing.
@@ -49,7 +55,7 @@ def check_data_file(data_root: Path, file: str, lock: Path = LOCK_PATH) -> Path:
     if not path.is_file():
         known = f" (sha256 {expected})" if expected else ""
         raise PrerequisiteError(f"data file {path}{known} is missing; name the folder that holds {file} with "
-                                f"--data-root DIR or WMSS_DATA_ROOT. Where to get it: {_where(file)}")
+                                f"--data-root DIR or WMSS_DATA_ROOT. Where to get it: {source}")
     if expected is not None:
         verify_sha256(path, expected)
     return path
@@ -112,14 +118,6 @@ def _read(lock: Path) -> dict[str, Any]:
             and isinstance(content.get("hub"), dict)):
         raise InputError(f"the lock file {lock} lacks 'files' or 'hub'; restore it from the repository")
     return content
-
-
-def _where(file: str) -> str:
-    """Say who publishes a data-root file."""
-    hub = {entry.file: entry.hub_repo for entry in BENCHMARKS.values()} | {
-        "gsm8k/upstream/train.jsonl": "openai/gsm8k (or github.com/openai/grade-school-math)"}
-    repo = hub.get(file)
-    return f"hub dataset {repo}" if repo else "the paper's code repository, github.com/chenzehao82/Weak-Driven-Learning"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,38 @@
+"""A benchmark's problems from wherever they are: the user's data root, or the hub, checked against the lock file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.benchmarks.loading import Benchmark, load_benchmark, load_files
+from evaluation.problem import Problem
+from foundation.errors import PrerequisiteError
+from foundation.hub import fetch
+from foundation.locks import LOCK_PATH, expected_sha256
+
+
+def benchmark_problems(benchmark: Benchmark, data_root: Path | None, lock: Path = LOCK_PATH) -> list[Problem]:
+    """Return a benchmark's problems, from the data root if one is given, else from the hub.
+
+    Raises:
+        InputError, PrerequisiteError: as for `load_benchmark` and `fetch_files`.
+    """
+    if data_root is not None:
+        return load_benchmark(benchmark, data_root, expected_sha256(benchmark.file, lock))
+    return load_files(benchmark, fetch_files(benchmark, lock))
+
+
+def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH) -> list[Path]:
+    """Return the local paths of a benchmark's hub files, fetched at the locked commit and checked.
+
+    Raises:
+        PrerequisiteError: there is no hub copy of this set, or the hub cannot be reached.
+        InputError: a file differs from the recorded hash.
+        StorageError: no space for it.
+    """
+    if benchmark.hub_repo is None:
+        raise PrerequisiteError(
+            f"{benchmark.title}: no hub copy of this exact set is known; name a folder that holds {benchmark.file} "
+            "(from the paper's code repository) with --data-root DIR or WMSS_DATA_ROOT")
+    repo = benchmark.hub_repo
+    return [fetch(repo, name, repo_type="dataset", lock=lock) for name in benchmark.hub_files]

@@ -1,0 +1,1 @@
+"""This suite's benchmarks as lm-evaluation-harness tasks: `lm_eval --include_path evaluation/lm_eval_tasks`."""
