@@ -198,7 +198,7 @@ class CodeGrader:
             return known
         inputs = encoded_inputs([*task.base_input, *task.plus_input])
         request: dict[str, Any] = {"mode": "calls", "code": task.reference, "entry": task.entry_point, "inputs": inputs}
-        found = []
+        found: list[Answer] = []
         for reply in answers(self.take(), request, [TOTAL_SECONDS] * len(inputs), TOTAL_SECONDS):
             if isinstance(reply, Finding):
                 raise GraderError(f"the reference solution of {task.id} fails: {reply.reason}; the task cannot be "

@@ -41,7 +41,8 @@ class FunctionComparison:
     def _same(self, arguments: list[Any], output: Any, expected: Any) -> bool:
         name = self._task.entry_point
         if self._task.family == "humaneval" and name == "find_zero":
-            return bool(abs(_polynomial(*arguments, output)) <= self._atol)
+            coefficients, = arguments
+            return bool(abs(_polynomial(coefficients, output)) <= self._atol)
         exact = bool(output == expected)
         if self._task.family == "mbpp":
             exact = self._special(name, arguments, output, expected, exact)
@@ -52,7 +53,7 @@ class FunctionComparison:
         return _close(output, expected, self._atol)
 
     def _special(self, name: str, arguments: list[Any], output: Any, expected: Any, exact: bool) -> bool:
-        """evalplus's special oracles for MBPP+."""
+        """Evalplus's special oracles for MBPP+."""
         if name == "are_equivalent":  # Mbpp/164: its reference is not to be relied on, any answer counts
             return True
         if name == "sum_div":  # Mbpp/295

@@ -166,7 +166,7 @@ class _Split:
         self.cpu = math.ceil(seconds) + 1
 
     def run(self) -> Finding:
-        self.judge.send(request(mode="tests", tests=self.tests, entry=self.entry, cpu=self.cpu))
+        self.judge.send(request(mode="judge", tests=self.tests, entry=self.entry, cpu=self.cpu))
         needs = self._from_judge(self.judge.receive(self.end))
         if "bad" in needs:
             raise GraderError(f"the tests cannot be read: {needs['bad']}")

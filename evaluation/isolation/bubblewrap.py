@@ -38,8 +38,9 @@ def command(view: View, limits: Limits, seccomp_descriptor: int | None) -> list[
     for target, place in view.links:
         arguments += ["--symlink", target, place]
     # As root, the isolated user is still the kernel's user 0, who owns what lies in /proc/sys: hence read-only.
-    arguments += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--size", str(8 << 20), "--tmpfs",
-                  "/dev/shm", "--size", scratch, "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+    arguments += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev",
+                  "--size", str(8 << 20), "--tmpfs", "/dev/shm", "--size", scratch, "--tmpfs", "/tmp",
+                  "--remount-ro", "/", "--chdir", "/tmp"]
     if seccomp_descriptor is not None:
         arguments += ["--seccomp", str(seccomp_descriptor)]
     return [*arguments, "--"]

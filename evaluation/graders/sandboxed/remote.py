@@ -2,12 +2,14 @@
 
 A stand-in forwards what is done to it and gets plain data back. What it does not forward is equality with data: an
 object of the program's own class equals another only if the tests themselves made one of the two by calling its class,
-and never a number, a string or a list, whatever its `__eq__` says; nor is it true or false by itself.
+and never a number, a string or a list, whatever its `__eq__` says; nor is it true or false by itself. Calculating with an
+object that a function returned fails the check: `abs(f() - 12.5) < 1e-6` must not be the program's to decide.
 """
 
 from __future__ import annotations
 
 import builtins
+import operator
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -70,8 +72,9 @@ class Link:
         if isinstance(known, type) and issubclass(known, BaseException):
             return known
         if name not in self._errors:
-            found = next((kind for base in bases if isinstance(kind := getattr(builtins, base, None), type)
-                          and issubclass(kind, BaseException)), Exception)
+            kinds = (getattr(builtins, base, None) for base in bases)
+            found: type[BaseException] = next((kind for kind in kinds if isinstance(kind, type)
+                                               and issubclass(kind, BaseException)), Exception)
             own = [base for base in bases[1:bases.index(found.__name__)] if base] if found.__name__ in bases else []
             parent = self.error(own[0], bases[bases.index(own[0]):]) if own else found
             self._errors[name] = type(name, (parent,), {})
@@ -110,7 +113,7 @@ class Link:
     def _to_program(self, value: Any) -> dict[str, Any]:
         if isinstance(value, Remote):
             return {"h": object.__getattribute__(value, "_number")}
-        if isinstance(value, type) and getattr(builtins, value.__name__, None) is value:
+        if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
             return {"g": value.__name__}
         if isinstance(value, type) and value in self._errors.values():
             raise Unsplittable(f"the tests pass the class {value.__name__}")
@@ -175,6 +178,7 @@ class Remote:
         self._link.do("setattr", self, name, value)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call it there."""
         return self._link.do("call", self, *arguments, **named)
 
     def __eq__(self, other: object) -> bool:
@@ -201,12 +205,6 @@ class Remote:
             return bool(self._link.do("bool", self))
         raise Suspect(f"the program returned a {self._name} object where the tests ask for true or false")
 
-    def __iter__(self) -> Any:
-        return self._link.do("iter", self)
-
-    def __contains__(self, item: Any) -> bool:
-        return bool(self._link.do("contains", self, item))
-
     def __enter__(self) -> Any:
         return self._link.do("getattr", self, "__enter__")()
 
@@ -214,16 +212,37 @@ class Remote:
         return self._link.do("getattr", self, "__exit__")(None, None, None)
 
 
+# What decides a check by itself, or shows the program an expected value: only objects that the tests made may do it.
+_DECIDING = frozenset((
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lt", "le", "gt", "ge",
+    "contains", "abs", "int", "float", "index", "neg", "pos", "invert"))
+_LOCAL = {name: getattr(operator, name, None) or getattr(builtins, name) for name in (
+    *_DECIDING, "len", "str", "repr", "getitem", "setitem", "delitem", "reversed", "iter")}
+
+
+def _apply(name: str, subject: Remote, arguments: tuple[Any, ...]) -> Any:
+    """Do one thing to an object: there, or here with what it holds where it extends a built-in type."""
+    if not subject._made_by_tests:
+        if subject._plain is not None:
+            return _LOCAL[name](*(item._plain if item is subject else item for item in arguments))
+        if name in _DECIDING:
+            raise Suspect(f"the program returned a {subject._name} object where the tests calculate with data")
+    result = subject._link.do(name, *arguments)
+    if isinstance(result, Remote) and result._name == subject._name:
+        object.__setattr__(result, "_made_by_tests", subject._made_by_tests)
+    return result
+
+
 def _forward(name: str) -> Callable[..., Any]:
-    return lambda self, *arguments: self._link.do(name, self, *arguments)
+    return lambda self, *arguments: _apply(name, self, (self, *arguments))
 
 
 def _reflected(name: str) -> Callable[..., Any]:
-    return lambda self, other: self._link.do(name, other, self)
+    return lambda self, other: _apply(name, self, (other, self))
 
 
 for _name in ("len", "str", "repr", "abs", "int", "float", "index", "neg", "pos", "invert", "getitem", "setitem",
-              "delitem", "lt", "le", "gt", "ge", "reversed"):
+              "delitem", "lt", "le", "gt", "ge", "reversed", "contains", "iter"):
     setattr(Remote, f"__{_name}__", _forward(_name))
 for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor"):
     setattr(Remote, f"__{_name.rstrip('_')}__", _forward(_name))
@@ -248,6 +267,7 @@ class RemoteClass(Remote):
     __slots__ = ()
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Make an object there."""
         if len(arguments) == 3 and isinstance(arguments[2], dict) and "__qualname__" in arguments[2]:
             raise Unsplittable("the tests extend a class of the program's")
         made = self._link.do("call", self, *arguments, **named)

@@ -23,12 +23,13 @@ _MUTABLE = (list, dict, set, bytearray)
 _OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift",
               "rshift", "neg", "pos", "invert", "lt", "le", "gt", "ge", "eq", "ne", "getitem", "setitem", "delitem",
               "contains", "index")
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+_PLAIN_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, *arguments, **named: function(*arguments, **named),
     "getattr": getattr, "setattr": setattr, "len": len, "iter": iter, "next": next, "str": str, "repr": repr,
     "bool": bool, "hash": hash, "abs": abs, "int": int, "float": float, "reversed": reversed,
     "isinstance": isinstance, "issubclass": issubclass,
-} | {name: getattr(operator, name) for name in _OPERATORS}
+}
+FUNCTIONS = _PLAIN_FUNCTIONS | {name: getattr(operator, name) for name in _OPERATORS}
 
 
 class _Printed(io.TextIOBase):

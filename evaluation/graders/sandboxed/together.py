@@ -24,20 +24,23 @@ import threading
 import types
 import unittest
 import unittest.mock
+import unittest.util
 from typing import Any
 
 from channel import Channel, describe  # type: ignore[import-not-found]
-from tests import Tests, _Counted  # type: ignore[import-not-found]
+from judge import Counted, Tests  # type: ignore[import-not-found]
 
 _FORBIDDEN_NAMES = frozenset(
-    "_getframe _current_frames gi_frame cr_frame ag_frame f_back f_globals f_locals f_builtins tb_frame tb_next "
-    "__closure__ __globals__ __code__ __subclasses__ settrace setprofile get_objects get_referrers get_referents "
-    "addaudithook _exit atexit ctypes gc __builtins__ builtins unittest pytest testsRun wasSuccessful TestCase "
-    "AssertionError __del__ excepthook abort kill killpg _thread faulthandler".split())
+    ["_getframe", "_current_frames", "gi_frame", "cr_frame", "ag_frame", "f_back", "f_globals", "f_locals",
+     "f_builtins", "tb_frame", "tb_next", "__closure__", "__globals__", "__code__", "__subclasses__", "settrace",
+     "setprofile", "get_objects", "get_referrers", "get_referents", "addaudithook", "_exit", "atexit", "ctypes",
+     "gc", "__builtins__", "builtins", "unittest", "pytest", "testsRun", "wasSuccessful", "TestCase",
+     "AssertionError", "__del__", "excepthook", "abort", "kill", "killpg", "_thread", "faulthandler"])
 _FORBIDDEN_EVENTS = frozenset(
-    "sys._getframe sys._current_frames sys._current_exceptions gc.get_objects gc.get_referrers gc.get_referents "
-    "sys.settrace sys.setprofile sys.addaudithook object.__getattr__ object.__setattr__ object.__delattr__ "
-    "ctypes.dlopen os.kill os.killpg signal.pthread_kill os.putenv".split())
+    ["sys._getframe", "sys._current_frames", "sys._current_exceptions", "gc.get_objects", "gc.get_referrers",
+     "gc.get_referents", "sys.settrace", "sys.setprofile", "sys.addaudithook", "object.__getattr__",
+     "object.__setattr__", "object.__delattr__", "ctypes.dlopen", "os.kill", "os.killpg", "signal.pthread_kill",
+     "os.putenv"])
 _GUARDED = (builtins, unittest, unittest.case, unittest.suite, unittest.loader, unittest.result, unittest.runner,
             unittest.util, unittest.mock, operator, math)
 
@@ -117,7 +120,7 @@ class _Judge:
         space["__name__"] = "__main__"
         self._check("loading the program")
         self._wrap(space)
-        test_tree = ast.fix_missing_locations(_Counted().visit(self._tests.tree))
+        test_tree = ast.fix_missing_locations(Counted().visit(self._tests.tree))
         space["__checked__"] = self._checked
         before = set(space)
         exec(compile(test_tree, "<tests>", "exec"), space)

@@ -87,8 +87,8 @@ class Encoder:
             return {"d": [self._items(pair, depth) for pair in self._count(pairs)]}
         for base, tag in ((frozenset, "z"), (set, "s"), (tuple, "t")):
             if isinstance(value, base):
-                items = self._items(list(base.__iter__(value)), depth)
-                return {tag: items}
+                iterate: Any = base.__iter__  # the built-in way, whatever a subclass says
+                return {tag: self._items(list(iterate(value)), depth)}
         if isinstance(value, list):
             return self._items(list(list.__iter__(value)), depth)
         return self._scalar(value, kind, depth)

@@ -5,28 +5,35 @@ what the root is built from; `limits` are resource limits; `path` is prepended t
 module to run. Only the standard library is used, and nothing here is secret.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import resource
 import signal
 import sys
 
+TYPE_CHECKING = False  # importing typing would cost every process some milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 _BIND, _RECURSIVE, _PRIVATE = 4096, 16384, 1 << 18
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _REMOUNT = 1, 2, 4, 32
 _DETACH = 2
 
 
-def _library():
+def _library() -> Callable[..., None]:
     import ctypes
     library = ctypes.CDLL(None, use_errno=True)
 
-    def call(name, *arguments):
+    def call(name: str, *arguments: Any) -> None:
         if getattr(library, name)(*arguments) != 0:
             raise OSError(ctypes.get_errno(), f"{name}{arguments}")
     return call
 
 
-def _build_root(call, root):
+def _build_root(call: Callable[..., None], root: dict[str, Any]) -> None:
     """Assemble the new root on a tmpfs, enter it and let the old one go."""
     new = root["place"]
     call("mount", b"none", b"/", None, _PRIVATE | _RECURSIVE, None)
@@ -59,7 +66,7 @@ def _build_root(call, root):
     os.chdir("/tmp")
 
 
-def _bind(call, source, place, device=False):
+def _bind(call: Callable[..., None], source: str, place: str, device: bool = False) -> None:
     if os.path.isdir(source):
         os.makedirs(place, exist_ok=True)
     else:
@@ -74,7 +81,7 @@ def _bind(call, source, place, device=False):
         call("mount", b"none", place.encode(), None, flags, None)
 
 
-def _drop_privileges(call, code):
+def _drop_privileges(call: Callable[..., None], code: str | None) -> None:
     """No new privileges, no capability in any set, then the filter."""
     import base64
     import ctypes
@@ -97,7 +104,7 @@ def _drop_privileges(call, code):
     call("prctl", 22, 2, ctypes.byref(program), 0, 0)
 
 
-def _become_child():
+def _become_child() -> None:
     """Leave this process behind as the namespace's init: it reaps, and ends when the harness ends."""
     child = os.fork()
     if child == 0:
@@ -110,21 +117,21 @@ def _become_child():
             os._exit(code if code >= 0 else 128 - code)
 
 
-def _set_limits(limits):
+def _set_limits(limits: dict[str, int]) -> None:
     for name, value in limits.items():
         kind = getattr(resource, name)
-        soft, hard = resource.getrlimit(kind)
+        _, hard = resource.getrlimit(kind)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
 
 
-def main():
+def main() -> None:
     """Read the settings, shut the door, run the harness."""
     settings = json.loads(sys.argv[1])
     sys.argv[1:] = []
     root = settings["root"]
-    call = _library() if root else None
     if root:
+        call = _library()
         os.umask(0o022)
         _build_root(call, root)
         _drop_privileges(call, root["seccomp"])

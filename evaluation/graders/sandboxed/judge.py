@@ -19,19 +19,24 @@ from remote import Broken, Link, Remote, Unsplittable  # type: ignore[import-not
 
 # Names by which tests reach into the process they run in: these run together with the program, under other rules.
 _SAME_PROCESS = frozenset(
-    "patch mock Mock MagicMock stdin input open seed tempfile shutil subprocess globals locals inspect __main__ "
-    "monkeypatch capsys tmp_path os pathlib Path modules exec eval threading multiprocessing importlib".split())
-_PROGRAM_MODULES = frozenset("solution program submission candidate main __main__ your_module answer code_under_test "
-                             "user_code".split())
+    ["patch", "mock", "Mock", "MagicMock", "stdin", "input", "open", "seed", "tempfile", "shutil", "subprocess",
+     "globals", "locals", "inspect", "__main__", "monkeypatch", "capsys", "tmp_path", "os", "pathlib", "Path",
+     "modules", "exec", "eval", "threading", "multiprocessing", "importlib"])
+_PROGRAM_MODULES = frozenset([
+    "solution", "program", "submission", "candidate", "main", "__main__", "your_module", "answer",
+    "code_under_test", "user_code"
+])
 
 
-class _Counted(ast.NodeTransformer):
+class Counted(ast.NodeTransformer):
     """Counts the checks that are reached: asserts, and handlers that expect an exception."""
 
     def visit_Assert(self, node: ast.Assert) -> list[ast.stmt]:
+        """Count an assert that held."""
         return [node, _count(node)]
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> ast.ExceptHandler:
+        """Count an exception that was expected."""
         self.generic_visit(node)
         node.body = [_count(node), *node.body]
         return node
@@ -120,7 +125,7 @@ class Runner:
     def run(self) -> str | None:
         """Run all; return why the tests failed, or None. Raises what the tests raise."""
         unittest.main = lambda *arguments, **named: None  # type: ignore[assignment,misc]
-        tree = ast.fix_missing_locations(_Counted().visit(self.tests.tree))
+        tree = ast.fix_missing_locations(Counted().visit(self.tests.tree))
         exec(compile(tree, "<tests>", "exec"), self.space)
         called = {node.func.id for statement in self.tests.tree.body if not isinstance(
             statement, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)) for node in ast.walk(statement)
