@@ -2,8 +2,8 @@
 
 A stand-in forwards what is done to it and gets plain data back. What it does not forward is equality with data: an
 object of the program's own class equals another only if the tests themselves made one of the two by calling its class,
-and never a number, a string or a list, whatever its `__eq__` says; nor is it true or false by itself. Calculating with an
-object that a function returned fails the check: `abs(f() - 12.5) < 1e-6` must not be the program's to decide.
+and never a number, a string or a list, whatever its `__eq__` says; nor is it true or false by itself. Calculating with
+an object that a function returned fails the check: `abs(f() - 12.5) < 1e-6` is not for the program to decide.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Link:
         if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
             return {"g": value.__name__}
         if isinstance(value, type) and value in self._errors.values():
-            raise Unsplittable(f"the tests pass the class {value.__name__}")
+            raise Unsplittable(f"the tests pass {value}")
         if callable(value) and not isinstance(value, type):
             self._callbacks.append(value)
             return {"f": len(self._callbacks) - 1}

@@ -55,6 +55,7 @@ class Forged(BaseException):
         Forged.reason = Forged.reason or reason
 
 
+_DEPTH, _ITEMS = 3, 1000  # how far a returned value is looked into
 _asking: list[bool] = []  # looking for the caller raises an event itself
 
 
@@ -80,6 +81,12 @@ def _state() -> dict[tuple[int, str], int]:
                 found |= {(place, f"{name}.{key}"): id(part) for key, part in vars(value).items()
                           if not key.startswith(("_abc", "__weakref"))}
     return found
+
+
+def _written_by_program(kind: type) -> bool:
+    functions = (part for base in kind.__mro__ for part in vars(base).values() if isinstance(part, types.FunctionType))
+    return (any(base.__module__ in ("program", "__main__") for base in kind.__mro__)
+            or any(function.__code__.co_filename == "<program>" for function in functions))
 
 
 class _Judge:
@@ -164,13 +171,22 @@ class _Judge:
                 self._check(f"{function.__name__} ran", before)
                 raise
             self._check(f"{function.__name__} ran", before)
-            kind = type(value)
-            if kind.__module__ in ("program", "__main__") and kind.__name__ not in self._named:
+            if self._is_suspect(value):
                 raise Forged(f"{function.__name__} returned an object of the program's own class")
             if threading.active_count() > threads:
                 raise Forged(f"{function.__name__} left a thread running")
             return value
         return call
+
+    def _is_suspect(self, value: Any, depth: int = 0) -> bool:
+        """Whether a value is, or visibly holds, an object of a class of the program's that the tests do not name."""
+        kind = type(value)
+        if _written_by_program(kind) and kind.__name__ not in self._named:
+            return True
+        if depth < _DEPTH and kind in (list, tuple, set, frozenset, dict):
+            items = [*value.keys(), *value.values()] if kind is dict else list(value)
+            return any(self._is_suspect(item, depth + 1) for item in items[:_ITEMS])
+        return False
 
     def _run_tests(self, space: dict[str, Any]) -> str | None:
         called = {node.func.id for statement in self._tests.tree.body if isinstance(statement, ast.Expr)
