@@ -306,7 +306,8 @@ def test_a_pool_hands_out_fresh_processes(isolation: Isolation) -> None:
     with Pool(isolation, interpreter_view(str(START_FOLDER)), SMALL, harness="execute") as pool:
         for number in range(3):
             with pool.take() as sandbox:
-                sandbox.send(json.dumps(f"open('/tmp/{number}', 'x')\nimport os\nreport(len(os.listdir('/tmp')))").encode())
+                text = f"open('/tmp/{number}', 'x')\nimport os\nreport(len(os.listdir('/tmp')))"
+                sandbox.send(json.dumps(text).encode())
                 assert sandbox.receive(time.monotonic() + 20) == b"1"
 
 

@@ -113,8 +113,9 @@ class Link:
     def _to_program(self, value: Any) -> dict[str, Any]:
         if isinstance(value, Remote):
             return {"h": object.__getattribute__(value, "_number")}
-        if isinstance(value, type) and vars(builtins).get(value.__name__) is value:
-            return {"g": value.__name__}
+        name = value.__name__ if isinstance(value, type) else ""
+        if name and vars(builtins).get(name) is value:
+            return {"g": name}
         if isinstance(value, type) and value in self._errors.values():
             raise Unsplittable(f"the tests pass {value}")
         if callable(value) and not isinstance(value, type):
