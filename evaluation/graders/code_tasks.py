@@ -77,6 +77,20 @@ class OutputTask:
 Task = FunctionTask | AssertTask | OutputTask
 
 
+def code_task(benchmark: str, row: dict[str, Any]) -> Task:
+    """Build a task from a row of a benchmark, named as on the command line.
+
+    HumanEval+ and MBPP+ rows in the hub's layout, without inputs, keep their tests as a program.
+
+    Raises:
+        KeyError: it is no code benchmark.
+        ValueError: the row has no usable tests.
+    """
+    if benchmark in ("humaneval_plus", "mbpp_plus") and "base_input" not in row:
+        return AssertTask(id=str(row["task_id"]), tests=row["test"], entry_point=row.get("entry_point"))
+    return TASKS[benchmark](row)
+
+
 def humaneval_plus_task(row: dict[str, Any]) -> FunctionTask:
     """Build a task from a row of HumanEvalPlus.jsonl."""
     return _function_task(row, "humaneval", lambda arguments: arguments)
@@ -193,3 +207,10 @@ def _mbpp_inputs() -> dict[int, Callable[[list[Any]], Any]]:
 
 
 _MBPP_INPUTS = _mbpp_inputs()
+
+TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
+    "humaneval_plus": humaneval_plus_task,
+    "mbpp_plus": mbpp_plus_task,
+    "bigcodebench": bigcodebench_task,
+    "livecodebench": livecodebench_task,
+}
