@@ -12,6 +12,7 @@ from channel import Channel, describe  # type: ignore[import-not-found]
 from values import TooLarge, decode, encode  # type: ignore[import-not-found]
 
 _BATCH_SECONDS, _BATCH_BYTES = 0.005, 1 << 15
+_LONG = 2000  # items or characters from which a digest is offered first
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -44,6 +45,8 @@ def run(request: dict[str, Any], channel: Channel) -> None:
             replies.add({"x": describe(error)})
             break
         try:
+            if request.get("digests") and _digest_suffices(value, replies, channel, started):
+                continue
             data = _encode(value)
             replies.add({"v": data, "s": round(time.perf_counter() - started, 6)})
         except BaseException as error:
@@ -59,10 +62,31 @@ def _encode(value: Any) -> Any:
     except TooLarge as error:
         if type(value) not in (list, tuple):
             return {"o": f"value {error}"}
-    digest = hashlib.sha256()
-    for item in value:
-        digest.update(marshal.dumps(item, 0))
-    return {"t": ["digest of a large value", type(value).__name__, len(value), digest.hexdigest()]}
+    return {"t": ["digest of a large value", _digest(value)]}
+
+
+def _digest(value: Any) -> str:
+    found = hashlib.sha256(f"{type(value).__name__} {len(value)} ".encode())
+    if isinstance(value, str):
+        found.update(value.encode("utf-8", "surrogatepass"))
+    else:
+        for item in value:
+            found.update(marshal.dumps(item, 0))  # version 0: the same bytes for the same plain data
+    return found.hexdigest()
+
+
+def _digest_suffices(value: Any, replies: _Batch, channel: Channel, started: float) -> bool:
+    """Offer the digest of a long value; whoever compares says whether the value itself is wanted as well."""
+    if type(value) not in (str, list, tuple) or len(value) < _LONG:
+        return False
+    try:
+        digest = _digest(value)
+    except ValueError:  # something in it is no plain data
+        return False
+    replies.add({"digest": digest, "floats": set(map(type, value)) == {float},
+                 "s": round(time.perf_counter() - started, 6)})
+    replies.flush()
+    return channel.read() != "send"
 
 
 class _Batch:
