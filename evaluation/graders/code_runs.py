@@ -118,14 +118,13 @@ def answers(sandbox: Sandbox, message: dict[str, object], limits: Sequence[float
             return
         for place, limit in enumerate(limits):
             most = _REPLY_BYTES + 8 * sizes[place] if sizes is not None else sandbox.limits.output_bytes
-            reply = _message(sandbox, min(end, time.monotonic() + limit), f"in test {place + 1} of {len(limits)}", most)
+            what = f"in test {place + 1} of {len(limits)}"
+            reply = _message(sandbox, min(end, time.monotonic() + limit), what, most)
             if isinstance(reply, dict) and isinstance(reply.get("digest"), str):
-                if enough(place, reply["digest"]):
-                    sandbox.send(b'"next"')
-                else:
-                    sandbox.send(b'"send"')
-                    reply = _message(sandbox, min(end, time.monotonic() + limit),
-                                     f"in test {place + 1} of {len(limits)}", most)
+                wanted = not enough(place, reply["digest"])
+                sandbox.send(b'"send"' if wanted else b'"next"')
+                if wanted:
+                    reply = _message(sandbox, min(end, time.monotonic() + limit), what, most)
             if isinstance(reply, Finding):
                 yield reply
                 return

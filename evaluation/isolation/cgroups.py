@@ -5,9 +5,11 @@ Used where this user may make groups; elsewhere the sandbox watches the tree its
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import itertools
 import os
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +17,35 @@ from evaluation.isolation.limits import Limits
 
 _ROOT = Path("/sys/fs/cgroup")
 _numbers = itertools.count()
+
+
+_unused: list[Path] = []  # folders to be removed as soon as the kernel lets them go
+
+
+def _remove_unused() -> None:
+    for folder in [_unused.pop() for _ in range(len(_unused))]:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            _unused.append(folder)
+
+
+@atexit.register
+def _remove_last() -> None:
+    deadline = time.monotonic() + 2
+    while _unused and time.monotonic() < deadline:
+        _remove_unused()
+        time.sleep(0.01)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what a killed run of the suite left."""
+    for folder in parent.glob("graded-*-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 class Group:
@@ -39,10 +70,9 @@ class Group:
         return False
 
     def close(self) -> None:
-        """Remove the group; one that still holds a process is left to the next attempt."""
-        for folder in dict.fromkeys(self._folders.values()):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        """Remove the group. The last process may count for a moment after its death: then the next one removes it."""
+        _unused.extend(dict.fromkeys(self._folders.values()))
+        _remove_unused()
 
 
 def make_group(limits: Limits) -> Group | None:
@@ -86,6 +116,8 @@ def _parents() -> dict[str, Path] | None:
                 folder.mkdir()
             found = {"memory": candidate["memory"] / probe[0].name, "pids": candidate["pids"] / probe[0].name}
             _write_limits(found, Limits())
+            for parent in set(candidate.values()):
+                _remove_abandoned(parent)
             return candidate
         except OSError:
             continue

@@ -13,6 +13,7 @@ from values import TooLarge, decode, encode  # type: ignore[import-not-found]
 
 _BATCH_SECONDS, _BATCH_BYTES = 0.005, 1 << 15
 _LONG = 2000  # items or characters from which a digest is offered first
+_PIECE = 1 << 16  # characters of a string; a 64th of it items of a list
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -66,12 +67,13 @@ def _encode(value: Any) -> Any:
 
 
 def _digest(value: Any) -> str:
-    found = hashlib.sha256(f"{type(value).__name__} {len(value)} ".encode())
-    if isinstance(value, str):
-        found.update(value.encode("utf-8", "surrogatepass"))
-    else:
-        for item in value:
-            found.update(marshal.dumps(item, 0))  # version 0: the same bytes for the same plain data
+    """Hash a string, list or tuple piece by piece: no second copy of something large is made."""
+    found = hashlib.blake2b(f"{type(value).__name__} {len(value)} ".encode(), digest_size=32)
+    size = _PIECE if isinstance(value, str) else _PIECE >> 6
+    for start in range(0, len(value), size):
+        piece = value[start:start + size]
+        # marshal's version 2 writes equal bytes only for equal plain data, and nearly always for equal data
+        found.update(piece.encode("utf-8", "surrogatepass") if isinstance(piece, str) else marshal.dumps(piece, 2))
     return found.hexdigest()
 
 
@@ -83,7 +85,8 @@ def _digest_suffices(value: Any, replies: _Batch, channel: Channel, started: flo
         digest = _digest(value)
     except ValueError:  # something in it is no plain data
         return False
-    replies.add({"digest": digest, "floats": set(map(type, value)) == {float},
+    floats = type(value) is not str and type(value[0]) is float and set(map(type, value)) == {float}
+    replies.add({"digest": digest, "floats": floats,
                  "s": round(time.perf_counter() - started, 6)})
     replies.flush()
     return channel.read() != "send"
