@@ -16,8 +16,8 @@ import pytest
 from conftest import ROOT
 
 # a model trained for four updates solves nothing: what needs right rollouts (SSB) is tried in test_rollout_steps.py
-SHORT = ["--methods", "sft,wmss", "--limit-train", "64", "--limit-eval", "6", "--benchmarks", "gsm8k,aqua", "--set", "pretrain.updates=4",
-         "--set", "eval.max_new_tokens=24"]
+SHORT = ["--methods", "sft,wmss", "--limit-train", "64", "--limit-eval", "6", "--benchmarks", "gsm8k,aqua",
+         "--set", "pretrain.updates=4", "--set", "eval.max_new_tokens=24"]
 CONTRACT = {"row", "column", "group", "value", "unit", "n", "correct", "ci95", "paper", "paper_context", "status",
             "reason", "step"}
 
