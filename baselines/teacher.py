@@ -73,7 +73,7 @@ def teacher_columns(model: Any, rows: Sequence[Row], *, top_k: int, temperature:
     """
     vocabulary = model.get_output_embeddings().weight.shape[0]
     if not 1 <= top_k <= vocabulary:
-        raise InputError(f"{top_k} logits a token are to be stored (ssb.stored_logits), the model's vocabulary has "
+        raise InputError(f"{top_k} logits a token are to be stored (the phase's top_k), the model's vocabulary has "
                          f"{vocabulary}; choose a number from 1 to {vocabulary}")
     model.eval()
     device = next(model.parameters()).device

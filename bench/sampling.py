@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from evaluation.backends.interface import BACKENDS, Prompt, Request, Sampling
 from evaluation.graders.math import MathGrader
 from evaluation.problem import Problem
 from foundation.files import read_jsonl
-from foundation.prompts import PromptFormat, encode_prompt, stop_ids
+from foundation.prompts import PromptFormat
 from replication.store import Store
 
 
@@ -33,34 +35,34 @@ def main() -> int:
         return 2
     pool = list(read_jsonl(store.root / manifests[0]["parents"]["pool"] / "pool.jsonl"))[: options.prompts]
     prompt = PromptFormat(**manifests[0]["settings"]["prompt"])
-    texts = sample(store.root / manifests[0]["id"] / "checkpoint", pool, prompt, options.samples)
     with MathGrader() as grader:
-        report([graded(grader, row, answers) for row, answers in zip(pool, texts, strict=True)])
+        checkpoint = store.root / manifests[0]["id"] / "checkpoint"
+        report(graded(grader, pool, answers(checkpoint, pool, prompt, options.samples)))
     return 0
 
 
-def sample(checkpoint: Path, pool: list[dict[str, Any]], prompt: PromptFormat, samples: int) -> list[list[str]]:
+def answers(checkpoint: Path, pool: list[dict[str, Any]], prompt: PromptFormat, samples: int) -> list[dict[str, Any]]:
+    """Sample at temperature 1 through the suite's own backend; one record a sample."""
     import torch
-    import transformers
 
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, local_files_only=True).eval()
-    texts = []
-    for row in pool:
-        ids = torch.tensor([encode_prompt(tokenizer, prompt, row["question"])] * samples)
-        output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=True, temperature=1.0, top_k=0,
-                                top_p=1.0, max_new_tokens=96, eos_token_id=stop_ids(tokenizer, prompt),
-                                pad_token_id=tokenizer.pad_token_id)
-        texts.append(tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True))
-    return texts
+    request = Request(prompt=prompt, sampling=Sampling(n=samples, temperature=1.0), max_new_tokens=96,
+                      max_prompt_tokens=128, batch_size=256, compute_dtype="float32")
+    prompts = [Prompt(id=row["id"], question=row["question"]) for row in pool]
+    with tempfile.TemporaryDirectory() as folder:
+        BACKENDS["hf"](checkpoint, prompts, request, Path(folder) / "records.jsonl", key="bench")
+        return [row for row in read_jsonl(Path(folder) / "records.jsonl") if "header" not in row]
 
 
-def graded(grader: MathGrader, row: dict[str, Any], answers: list[str]) -> list[bool]:
-    kind = "choice" if row["gold"] in "ABCDE" else "integer" if row["gold"].lstrip("-").isdigit() else "expression"
-    problem = Problem(id=row["id"], question=row["question"], gold=row["gold"], answer_type=kind)
-    return [grader.grade(problem, text).correct for text in answers]
+def graded(grader: MathGrader, pool: list[dict[str, Any]], records: list[dict[str, Any]]) -> list[list[bool]]:
+    """Return for each prompt whether each of its samples is right."""
+    right: dict[str, list[bool]] = {row["id"]: [] for row in pool}
+    problems = {row["id"]: Problem(id=row["id"], question=row["question"], gold=row["gold"],
+                                   answer_type=row["answer_type"], options=tuple(row["options"])) for row in pool}
+    for record in records:
+        verdict = grader.grade(problems[record["id"]], record["text"], record["finish_reason"])
+        right[record["id"]].append(verdict.correct)
+    return list(right.values())
 
 
 def report(right: list[list[bool]]) -> None:

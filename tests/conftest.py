@@ -84,3 +84,18 @@ def rows(examples, tokenizer, prompt):
     from baselines.settings import DataSettings, LossSettings
 
     return encode_pool(examples, tokenizer, prompt, DataSettings(max_length=256), LossSettings()).rows
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a method's file; return `file:Mine` and the place of the line marked `# HERE`."""
+
+    from own_method_tools import HEAD as METHOD_HEAD
+
+    def _write(body, name="mine.py"):
+        path = tmp_path / name
+        path.write_text(METHOD_HEAD + body, encoding="utf-8")
+        marked = [i for i, line in enumerate((METHOD_HEAD + body).splitlines(), start=1) if line.endswith("# HERE")]
+        return f"{path}:Mine", f"{path}:{marked[0]}" if marked else str(path)
+
+    return _write

@@ -116,7 +116,7 @@ def test_what_cannot_be_graded_is_refused(tmp_path, data_root):
         grade_samples.main([*base, "gsm8k", "--n", "0"])
     with pytest.raises(InputError, match="cannot read"):
         grade_samples.main(["--samples", "nowhere", "--data-root", str(data_root), "--benchmark", "gsm8k"])
-    with pytest.raises(PrerequisiteError, match="code grader"):
+    with pytest.raises(PrerequisiteError, match="grade-code"):
         grade_samples.main([*base, "HE+"])
 
 

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
     Raises:
         InputError: the file holds no sample of the benchmark, or a setting is wrong.
-        PrerequisiteError: the benchmark's data are not there, or it is a code benchmark and there is no code grader.
+        PrerequisiteError: the benchmark's data are not there, or it is a code benchmark.
     """
     options = _parser().parse_args(arguments)
     if options.n is not None and options.n < 1:
@@ -113,10 +113,11 @@ def _graded(entry: Benchmark, problem: Problem, matched: Matched, samples: int,
 
 
 def grade_program(entry: Benchmark, problem: Problem, sample: Sample) -> tuple[str, str, float]:
-    """Return outcome, reason and seconds of a program. To be filled when the code grader joins.
+    """Return outcome, reason and seconds of a program.
 
     Raises:
-        PrerequisiteError: this version has no code grader.
+        PrerequisiteError: always, so far: benchmarks of programs are not connected to the code grader.
     """
-    raise PrerequisiteError(f"{entry.title}: grading programs ({problem.id}, a {sample.form}) needs the code grader, "
-                            "which is not part of this version")
+    raise PrerequisiteError(f"{entry.title}: samples of this benchmark ({problem.id}, a {sample.form}) cannot be "
+                            "graded by this version; programs with tests of their own can: "
+                            "python -m evaluation grade-code")

@@ -188,7 +188,7 @@ def make_hints(job: Job) -> dict[str, Any]:
     if not hints:
         raise InputError(f"none of the {len(examples)} prompts has both a correct and an incorrect rollout "
                          f"({_listed(skipped)}); {_solved(replies)}. Nothing was trained: raise the number of "
-                         "rollouts, take more prompts (ssb.subset), or start from a stronger checkpoint (ssb.init)")
+                         "rollouts, take more prompts (<method>.subset), or start from a stronger checkpoint")
     write_jsonl(job.output / "hints.jsonl", hints)
     shutil.copyfile(job.inputs["replies"] / TOKENIZER, job.output / TOKENIZER)
     return {"prompts": len(examples), "hinted": len(hints), "skipped": dict(skipped)}
@@ -213,8 +213,8 @@ def store_targets(job: Job) -> dict[str, Any]:
     kept = {i: r[0] for i, r in replies.items() if r[0].outcome == "correct" and r[0].finished}
     if not kept:
         raise InputError(f"none of the teacher's {len(replies)} hinted replies is right and finished; "
-                         f"{_solved(replies)}. Nothing was trained: take more prompts (ssb.subset), or start from a "
-                         "stronger checkpoint (ssb.init)")
+                         f"{_solved(replies)}. Nothing was trained: take more prompts (<method>.subset), or start from "
+                         "a stronger checkpoint")
     examples = [row for row in _pool(job) if row["id"] in kept]
     rows = distillation_rows(examples, kept, hinted, tokenizer, step.prompt, step.data,
                              student_prompt=step.student_prompt, terminator=step.terminator)

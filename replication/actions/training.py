@@ -162,9 +162,9 @@ def _branched(job: Job, method: Method, noise_seed: int) -> BranchedModel:
 def _full_epoch(job: Job) -> int:
     """Return the updates of an epoch over the pool, or over what its length limit left of it (A-67)."""
     size = sum(1 for _ in read_jsonl(job.inputs["pool"] / "pool.jsonl"))
-    if "examples" in job.inputs:
-        active = json.loads((job.inputs["examples"] / "active.json").read_text(encoding="utf-8"))
-        size = active.get("pool", size)
+    drawn = job.inputs["examples"] / "active.json" if "examples" in job.inputs else None
+    if drawn is not None and drawn.is_file():
+        size = json.loads(drawn.read_text(encoding="utf-8")).get("pool", size)
     return int(size // job.step.training.global_batch)
 
 
@@ -198,7 +198,7 @@ def check_same_tokenizer(strong: Any, weak: Any, role: str = "weak") -> None:
         differing = sorted(set(ours.items()) ^ set(theirs.items()))[:3]
         raise InputError(
             f"{role} and strong model have different vocabularies ({len(theirs)} and {len(ours)} tokens, e.g. "
-            f"{differing}); WD-JT mixes logits token by token, so take both checkpoints from one model family"
+            f"{differing}); their logits are compared token by token, so take both checkpoints from one model family"
         )
 
 
