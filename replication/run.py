@@ -20,6 +20,8 @@ from replication.steps import Step, closure
 from replication.store import Store
 from replication.worker import ENVIRONMENT, Done, Failed, Progress, worker_main
 
+IDLE_EXIT_SECONDS = 10.0
+
 
 @dataclass(slots=True)
 class RunReport:
@@ -98,6 +100,9 @@ class _Scheduler:
         finally:
             for worker in self.workers:
                 worker.connection.close()
+            for worker in self.workers:
+                if worker.step is None:  # an idle worker ends by itself and tidies up; a busy one must not publish
+                    worker.process.join(IDLE_EXIT_SECONDS)
                 worker.process.kill()
                 worker.process.join()
 

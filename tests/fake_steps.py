@@ -33,6 +33,22 @@ class Break(Step):
     needs: tuple[Step, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class KeepLock(Step):
+    """Leaves a semaphore behind in its worker, as progress bars of libraries do."""
+
+    kind = "keep-lock"
+    action = "fake_steps:keep_lock"
+
+
+def keep_lock(job):
+    import multiprocessing
+    import sys
+
+    sys.modules[__name__].kept = multiprocessing.RLock()
+    (job.output / "text").write_text("locked", encoding="utf-8")
+
+
 def write(job):
     step = job.step
     if step.log:

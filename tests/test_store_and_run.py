@@ -280,3 +280,13 @@ def test_a_read_only_store_is_said(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(StorageError, match="cannot write"):
         Store(tmp_path / "store")
+
+
+def test_workers_end_without_a_word_about_what_libraries_left_in_them(tmp_path):
+    program = ("import sys; from pathlib import Path; from fake_steps import KeepLock; "
+               "from replication.run import run_steps; from replication.store import Store; "
+               "sys.exit(len(run_steps([KeepLock()], Store(Path(sys.argv[1])), jobs=1).failed))")
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], cwd=ROOT, capture_output=True,
+                          text=True, timeout=120, env=os.environ | {"PYTHONPATH": path})
+    assert done.returncode == 0 and "resource_tracker" not in done.stderr, done.stderr
