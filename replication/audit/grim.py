@@ -23,7 +23,7 @@ PROBLEMS = {entry.title: entry.expected_count for entry in BENCHMARKS.values()}
 """Column title -> problems."""
 
 LEFT_OUT = ("Table 10, k = 4 to 32: the pass@k estimator averages 1 - C(n-c, k) / C(n, k) over problems, which is no "
-            "multiple of 1/n, so the test does not apply; at k = 64 = n it is the share of problems solved at least once",
+            "multiple of 1/n: the test does not apply; at k = 64 = n it is the share of problems solved at least once",
             "§B.8, 'only 13%' on MATH500 of a weaker model: printed without decimals, which every n above 100 allows",
             "Tables 6 and 7 (logits), 11 (times) and 12 (counts): no percentages of problems")
 

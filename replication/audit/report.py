@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from foundation.errors import InputError
 from foundation.files import write_atomic
 from replication.audit import averages, claims, contradictions, grim, text_figures
 from replication.audit.finding import KINDS, Check, Finding, differing
@@ -74,13 +75,17 @@ def write(folder: Path, paper: Printed = PAPER) -> list[Path]:
 
     Raises:
         StorageError: the disk is full or refuses the write.
+        InputError: the folder is a file.
     """
     made = content(paper)
     texts = {"json": json.dumps(made, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
              "md": as_markdown(made), "csv": as_csv(made["findings"])}
     paths = [folder / f"audit.{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        write_atomic(path, text)
+    try:
+        for path, text in zip(paths, texts.values(), strict=True):
+            write_atomic(path, text)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder} is a file or lies under one; name a folder for the audit's files") from error
     return paths
 
 
