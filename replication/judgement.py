@@ -72,8 +72,9 @@ class Judgement:
 
 def judge(value: float, paper: float, *, digits: int, n: int | None = None, paper_n: int | None = None,
           ci95: Interval | None = None, paper_ci95: Interval | None = None, margin: float | None = None,
-          trainings: int = 1, paper_trainings: int = 1, training_sd: float | None = None) -> Judgement:
-    """Compare a measured percentage with the paper's.
+          trainings: int = 1, paper_trainings: int = 1, training_sd: float | None = None,
+          unit: str = "points") -> Judgement:
+    """Compare a measured figure with the paper's, a percentage or one in another unit with its interval.
 
     Args:
         value: measured, unrounded, in per cent.
@@ -87,12 +88,14 @@ def judge(value: float, paper: float, *, digits: int, n: int | None = None, pape
         trainings: trainings that `value` averages.
         paper_trainings: trainings that `paper` averages.
         training_sd: standard deviation of the score from training to training, in points, where it is known.
+        unit: what differences are in; for anything but the points of percentages, give `ci95` and `margin` in it.
 
     Raises:
-        InputError: a figure outside 0..100, no questions, an interval that does not hold its figure, or a negative
-            count of decimals, margin, trainings or standard deviation.
+        InputError: a percentage outside 0..100, no questions, an interval that does not hold its figure, another unit
+            without a margin, or a negative count of decimals, margin, trainings or standard deviation.
     """
-    _check_arguments(value, paper, digits, margin, trainings, paper_trainings, training_sd)
+    _check_figures(value, paper, unit, n, margin)
+    _check_settings(digits, margin, trainings, paper_trainings, training_sd)
     limits = (_limits("measured", value, n, ci95), _limits("paper's", paper, paper_n or n, paper_ci95))
     width = DEFAULT_MARGIN if margin is None else margin
     own, theirs = limits
@@ -109,16 +112,25 @@ def judge(value: float, paper: float, *, digits: int, n: int | None = None, pape
     detectable = half_unit + _detectable(value, paper, spread, (low + half_unit, high - half_unit))
     verdict: Verdict = ("different" if low > 0 or high < 0 else
                         "consistent" if -width <= low and high <= width else "cannot tell")
-    text = _text(verdict, value, paper, digits, (low, high), width, detectable, known_spread=training_sd is not None)
+    text = _text(verdict, value, paper, digits, (low, high), width, detectable, unit)
+    if training_sd is None:
+        text += "; the spread from training to training is not in the interval"
     return Judgement(verdict=verdict, difference=value - paper, ci95=(low, high), margin=width, detectable=detectable,
                      text=text)
 
 
-def _check_arguments(value: float, paper: float, digits: int, margin: float | None, trainings: int,
-                     paper_trainings: int, training_sd: float | None) -> None:
+def _check_figures(value: float, paper: float, unit: str, n: int | None, margin: float | None) -> None:
     for name, figure in (("measured", value), ("paper's", paper)):
-        if not 0 <= figure <= 100:
+        if unit == "points" and not 0 <= figure <= 100:
             raise InputError(f"the {name} figure {figure} is no percentage: give per cent, within 0..100")
+        if not math.isfinite(figure):
+            raise InputError(f"the {name} figure is {figure}: only numbers can be compared")
+    if unit != "points" and (n is not None or margin is None):
+        raise InputError(f"figures in {unit} need a margin in {unit} and, instead of n, an interval (ci95)")
+
+
+def _check_settings(digits: int, margin: float | None, trainings: int, paper_trainings: int,
+                    training_sd: float | None) -> None:
     if digits < 0 or trainings < 1 or paper_trainings < 1:
         raise InputError(f"digits = {digits} must not be negative; trainings = {trainings} and paper_trainings = "
                          f"{paper_trainings} must be at least 1")
@@ -172,17 +184,18 @@ def _detectable(value: float, paper: float, questions: tuple[int, int] | None, i
 
 
 def _text(verdict: Verdict, value: float, paper: float, digits: int, interval: Interval, margin: float,
-          detectable: float, *, known_spread: bool) -> str:
-    said = (f"measured {value:.{digits}f}, paper {paper:.{digits}f}: differs by {value - paper:+.{digits}f} points "
+          detectable: float, unit: str) -> str:
+    said = (f"measured {value:.{digits}f}, paper {paper:.{digits}f}: differs by {value - paper:+.{digits}f} {unit} "
             f"[{interval[0]:+.{digits}f}, {interval[1]:+.{digits}f}]")
+    shown = max(digits, 1)
     reason = {
         "different": "; 0 lies outside the interval" + (
-            f", which lies within {margin:.1f} points" if max(map(abs, interval)) <= margin else ""),
-        "consistent": f"; any difference beyond {margin:.1f} points is excluded",
-        "cannot tell": f"; neither 0 nor a difference of {margin:.1f} points is excluded: the smallest difference "
-                       f"these questions would show is {detectable:.1f} points",
+            f", which lies within {margin:.{shown}f} {unit}" if max(map(abs, interval)) <= margin else ""),
+        "consistent": f"; any difference beyond {margin:.{shown}f} {unit} is excluded",
+        "cannot tell": f"; neither 0 nor a difference of {margin:.{shown}f} {unit} is excluded: the smallest "
+                       f"difference such intervals would show is {detectable:.{shown}f} {unit}",
     }[verdict]
-    return said + reason + ("" if known_spread else "; the spread from training to training is not in the interval")
+    return said + reason
 
 
 def claimed_margin(table: str, model: str, column: str, *, row: str = "WMSS", against: str = "SFT") -> float:

@@ -13,8 +13,10 @@ from fractions import Fraction
 import pytest
 from conftest import ROOT, SHARED
 
+from foundation.errors import InputError
 from replication import audit
 from replication.audit import averages, claims, contradictions, grim, text_figures
+from replication.audit.__main__ import main
 from replication.audit.finding import Where, recompute
 from replication.audit.quantities import PAPER, Printed, constant, digits, exact, figure, fixed, mean, shown
 from replication.paper_tables import QWEN3_4B, QWEN25_3B, TABLES
@@ -264,13 +266,9 @@ def test_files_hold_the_same_findings(tmp_path):
     assert text.startswith("# Audit") and text.count("\n| ") == len(rows) + len(made["differing"])
 
 
-def run(*arguments):
-    return subprocess.run([sys.executable, "-m", "replication.audit", *arguments], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
-
-
 def test_the_command_line_prints_a_json_list():
-    done = run("--json", "--kind", "grim")
+    done = subprocess.run([sys.executable, "-m", "replication.audit", "--json", "--kind", "grim"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0 and not done.stderr
     found = json.loads(done.stdout)
     assert len(found) == 15
@@ -279,15 +277,17 @@ def test_the_command_line_prints_a_json_list():
         f for f in found if f["table"] == "table2").items()
 
 
-def test_the_command_line_prints_text_and_refuses_an_unknown_kind(tmp_path):
-    done = run("--out", str(tmp_path))
-    assert done.returncode == 0 and "grim: 478 checked, 15 differ" in done.stdout
+def test_the_command_line_prints_text_and_refuses_what_it_cannot_do(tmp_path, capsys):
+    assert main(["--out", str(tmp_path)]) == 0
+    assert "grim: 478 checked, 15 differ" in capsys.readouterr().out
     assert (tmp_path / "audit.json").is_file()
-    refused = run("--kind", "guess")
-    assert refused.returncode == 2 and "grim" in refused.stderr and "Traceback" not in refused.stderr
+    with pytest.raises(SystemExit) as refused:
+        main(["--kind", "guess"])
+    assert refused.value.code == 2
     (tmp_path / "file").write_text("")
-    blocked = run("--out", str(tmp_path / "file"))
-    assert blocked.returncode == 2 and "Traceback" not in blocked.stderr and "file" in blocked.stderr
+    for blocked in ("file", "file/below"):
+        with pytest.raises(InputError, match="name a folder"):
+            main(["--out", str(tmp_path / blocked)])
 
 
 def test_claims_count_what_holds_too():
