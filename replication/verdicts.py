@@ -1,4 +1,4 @@
-"""Paper against measured, for a finished result: a verdict per cell that may be judged, and the order of the methods."""
+"""Paper against measured: a verdict for each cell that may be judged, and the order of the methods."""
 
 from __future__ import annotations
 
