@@ -60,7 +60,9 @@ class Options:
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Worker processes (default: as many as fit the cores). Does not change results."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the steps: which are done, which are shared; run nothing."""
+    """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
+    gpus: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    """GPUs that the plan's estimate at paper scale is for. Does not change what is run."""
     repair: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Check every stored artifact and rebuild damaged ones."""
 
@@ -78,7 +80,8 @@ def parse(table: Table) -> Options:
 
 
 def run_table(table: Table, options: Options) -> int:
-    """Plan, run, write and show a table; return the exit code."""
+    """Plan, run, write and show a table; return the exit code. A machine without what it takes is shown the plan."""
+    from replication.models import require_hardware
     from replication.planning import print_plan
     from replication.results import contents, show, write
     from replication.run import run_steps
@@ -86,10 +89,12 @@ def run_table(table: Table, options: Options) -> int:
 
     table_run, request = resolve(table, options)
     store = Store(options.store, repair=options.repair)
-    _try_out_own(table_run, store)
-    if options.plan:
-        print_plan(table_run, store)
+    if request.plan_only:
+        print_plan(table_run, store, options.gpus)
+        if not options.plan:
+            require_hardware(request.model)
         return 0
+    _try_out_own(table_run, store)
     damaged = store.repair_all(table_run.targets) if options.repair else []
     report = run_steps([*damaged, *table_run.targets], store, jobs=_jobs(options, request))
     content = contents(table_run, request, table_run.verdicts(store), report, store)
@@ -102,7 +107,7 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
     """Turn names into objects, refusing what does not exist, and build the plan."""
     from evaluation.benchmarks import benchmark
     from replication.configuration import with_changes
-    from replication.models import model_named, require_hardware
+    from replication.models import has_hardware, model_named
     from replication.plan import Planner, Request
     from replication.rows import known_rows, split_rows
     from replication.scales import SCALES
@@ -122,11 +127,9 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
         if benchmark(name).name not in columns:
             raise InputError(f"{table.place} has no column {name!r}; it has: {', '.join(columns)}")
     _check_numbers(options, configuration)
-    if not options.plan:
-        require_hardware(model)
     request = Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                       limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
-                      registry=registry, plan_only=options.plan)
+                      registry=registry, plan_only=options.plan or not has_hardware(model))
     return TableRun(table, Planner(request), methods, benchmarks), request
 
 
@@ -162,7 +165,7 @@ def _try_out_own(run: TableRun, store: Store) -> None:
 
 def _check_numbers(options: Options, configuration: Configuration) -> None:
     for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
-                        ("--jobs", options.jobs)):
+                        ("--jobs", options.jobs), ("--gpus", options.gpus)):
         if value is not None and value < 1:
             raise InputError(f"{flag} is {value}; it must be at least 1")
     batch = max(configuration.train.global_batch, configuration.second_epoch.global_batch)
