@@ -34,8 +34,8 @@ def _sums(found: Estimate) -> list[str]:
         "generated",
         f"  GPU-hours   {total:,.0f}"
         + (f" (without shared steps {found.unshared_hours:,.0f})" if found.unshared_hours > total else ""),
-        f"  wall clock  {clock(plan.makespan)} on {found.gpus} GPU{'s' * (found.gpus > 1)}, {plan.utilisation:.0%} busy; the longest "
-        f"chain alone takes {clock(plan.critical_path)}",
+        f"  wall clock  {clock(plan.makespan)} on {found.gpus} GPU{'s' * (found.gpus > 1)}, "
+        f"{plan.utilisation:.0%} busy; the longest chain alone takes {clock(plan.critical_path)}",
         f"  memory      {peak / GIGA:.0f} GB a GPU at most" + _stage_advice(found),
         f"  disk        {found.disk_bytes / GIGA:,.0f} GB kept, {found.transient_bytes / GIGA:,.0f} GB more while "
         "trainings run",
