@@ -291,13 +291,13 @@ def crossover(ratio: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Args:
         ratio: an estimate of `||z~_strong|| / ||z~_weak||`, that is, of sqrt(alpha).
     """
-    value, ci95 = ratio["value"], ratio["ci95"]
-    low, high = (None, None) if ci95 is None else (max(0.0, ci95[0]), ci95[1])
-    return {
-        "alpha": {**ratio, "value": value**2, "ci95": None if low is None else (low**2, high**2)},
-        "lambda_cross": {**ratio, "value": lambda_cross(value**2),
-                         "ci95": None if low is None else (lambda_cross(high**2), lambda_cross(low**2))},
-    }
+    value = ratio["value"]
+    alpha_ci95 = cross_ci95 = None
+    if ratio["ci95"] is not None:
+        low, high = max(0.0, ratio["ci95"][0]), ratio["ci95"][1]
+        alpha_ci95, cross_ci95 = (low**2, high**2), (1 / (1 + high), 1 / (1 + low))
+    return {"alpha": {**ratio, "value": value**2, "ci95": alpha_ci95},
+            "lambda_cross": {**ratio, "value": lambda_cross(value**2), "ci95": cross_ci95}}
 
 
 def lambda_cross(alpha: float) -> float:
@@ -309,3 +309,31 @@ def lambda_cross(alpha: float) -> float:
     if alpha < 0:
         raise InputError(f"alpha is {alpha}; a ratio of squared sensitivities is not negative")
     return 1 / (1 + math.sqrt(alpha))
+
+
+def sensitivity_summary(rows: Sequence[Mapping[str, Any]], mix_weight: float) -> dict[str, dict[str, Any]]:
+    """Return Assumption 11 as measured: alpha = g^T K_strong g / g^T K_weak g of single tokens, and what follows.
+
+    `alpha_measured` is the geometric mean over tokens, `alpha_above_one` the share of tokens where the strong branch is
+    the more sensitive one, `strong_share` the mean of E_strong / (E_strong + E_weak) at this lambda (Eq. 59).
+
+    Args:
+        rows: one per token, `{id, weak, strong}`, the quadratic forms g^T K_i g; a token whose residual is 0 under
+            float32 says nothing and is left out.
+        mix_weight: lambda.
+    """
+    told = [row for row in rows if row["weak"] > 0 and row["strong"] > 0]
+    if not told:
+        return {}
+    units, (strong, weak) = [1.0] * len(told), (mix_weight**2, (1 - mix_weight) ** 2)
+    logs = [math.log(row["strong"]) - math.log(row["weak"]) for row in told]
+    shares = [1 / (1 + weak / strong * math.exp(-one)) if strong else 0.0 for one in logs]
+    means = {"half_log": ratio_estimate([one / 2 for one in logs], units),
+             "alpha_above_one": ratio_estimate([float(one > 0) for one in logs], units),
+             "strong_share": ratio_estimate(shares, units)}
+    found = {name: {"value": value, "ci95": ci95, "n_tokens": len(told), "n_examples": len(told)}
+             for name, (value, ci95) in means.items()}
+    half = found.pop("half_log")
+    root = half | {"value": math.exp(half["value"]),
+                   "ci95": None if half["ci95"] is None else tuple(map(math.exp, half["ci95"]))}
+    return found | {f"{name}_measured": entry for name, entry in crossover(root).items()}
