@@ -28,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from evaluation.logit_stats import centered_squares, check_targets, logit_chunks, ratio_estimate
+from evaluation.statistics import wilson
 from foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ RATIOS = {
     "strong_gradient_growth": ("strong_branch_norm", "residual_norm_sft"),
     "centered_norm_ratio": ("centered_norm_strong", "centered_norm_weak"),
 }
+_UNBOUNDED = {"log_ratio_target", "residual_norm_sft", "residual_norm_mix", "strong_branch_norm", "weak_branch_norm",
+              "centered_norm_weak", "centered_norm_strong", "residual_growth", "strong_gradient_growth",
+              "centered_norm_ratio", *COUNTS, *LARGEST}
 DRIFT = ("mean_shift", "null_norm", "centered_change_norm", "null_square", "change_square", "centered_norm_pre",
          "centered_norm_post", "centered_norm_change")
 """Stage III, of each token; changes are post minus pre."""
@@ -255,7 +259,8 @@ def pair_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]
     """Return `{quantity: {value, ci95, n_tokens, n_examples}}` of a pair: means, ratios, counts and the crossover.
 
     Means are over tokens, RATIOS ratios of sums (None where the denominator is 0: no token meets the condition, say),
-    COUNTS sums without an interval. Intervals are 95 %, clustered by example.
+    COUNTS sums without an interval. Intervals are 95 %, clustered by example; that of a share lies in [0, 1] and is
+    Wilson's where all tokens agree, so that it is never of width 0.
 
     Raises:
         InputError: no row.
@@ -264,21 +269,29 @@ def pair_summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]
         raise InputError("no supervised token was measured; give examples with a completion")
     grid = [name for name in rows[0] if GRID_MARK in name]
     drift = [name for name in DRIFT if name in rows[0] and not name.endswith("_square")]
-    found = {name: _entry(rows, name, "tokens") for name in (*MEANS, *grid, *drift)}
-    found |= {name: _entry(rows, *parts) for name, parts in RATIOS.items()}
+    found = {name: _entry(rows, name, "tokens", name.split(GRID_MARK)[0] not in _UNBOUNDED) for name in (*MEANS, *grid)}
+    found |= {name: _entry(rows, *parts, name not in _UNBOUNDED) for name, parts in RATIOS.items()}
     if drift:
-        found["null_share"] = _entry(rows, "null_square", "change_square")
+        found |= {name: _entry(rows, name, "tokens", False) for name in drift}
+        found["null_share"] = _entry(rows, "null_square", "change_square", True)
     found |= {name: _plain(rows, math.fsum(row[name] for row in rows)) for name in COUNTS}
     found |= {name: _plain(rows, max(row[name] for row in rows)) for name in LARGEST}
     return found | crossover(found["centered_norm_ratio"])
 
 
-def _entry(rows: Sequence[Mapping[str, Any]], top: str, bottom: str) -> dict[str, Any]:
+def _entry(rows: Sequence[Mapping[str, Any]], top: str, bottom: str, bounded: bool) -> dict[str, Any]:
     bottoms = [row[bottom] for row in rows]
     if not any(bottoms):
         return _plain(rows, None)
     value, ci95 = ratio_estimate([row[top] for row in rows], bottoms)
-    return _plain(rows, value) | {"ci95": ci95}
+    return _plain(rows, value) | {"ci95": _within_bounds(value, ci95, sum(map(bool, bottoms))) if bounded else ci95}
+
+
+def _within_bounds(value: float, ci95: tuple[float, float] | None, examples: int) -> tuple[float, float] | None:
+    """Return the interval of a share: within [0, 1], and Wilson's for so many examples where all tokens agree."""
+    if ci95 is None or value in (0, 1):
+        return wilson(round(value) * examples, examples) if value in (0, 1) else None
+    return max(0.0, ci95[0]), min(1.0, ci95[1])
 
 
 def _plain(rows: Sequence[Mapping[str, Any]], value: float | None) -> dict[str, Any]:
@@ -328,12 +341,12 @@ def sensitivity_summary(rows: Sequence[Mapping[str, Any]], mix_weight: float) ->
     units, (strong, weak) = [1.0] * len(told), (mix_weight**2, (1 - mix_weight) ** 2)
     logs = [math.log(row["strong"]) - math.log(row["weak"]) for row in told]
     shares = [1 / (1 + weak / strong * math.exp(-one)) if strong else 0.0 for one in logs]
-    means = {"half_log": ratio_estimate([one / 2 for one in logs], units),
-             "alpha_above_one": ratio_estimate([float(one > 0) for one in logs], units),
-             "strong_share": ratio_estimate(shares, units)}
-    found = {name: {"value": value, "ci95": ci95, "n_tokens": len(told), "n_examples": len(told)}
-             for name, (value, ci95) in means.items()}
-    half = found.pop("half_log")
-    root = half | {"value": math.exp(half["value"]),
-                   "ci95": None if half["ci95"] is None else tuple(map(math.exp, half["ci95"]))}
+    means = {"alpha_above_one": [float(one > 0) for one in logs], "strong_share": shares}
+    found = {}
+    for name, values in means.items():
+        value, ci95 = ratio_estimate(values, units)
+        found[name] = {"value": value, "ci95": ci95, "n_tokens": len(told), "n_examples": len(told)}
+    middle, ends = ratio_estimate([one / 2 for one in logs], units)
+    root = {"value": math.exp(middle), "ci95": None if ends is None else (math.exp(ends[0]), math.exp(ends[1])),
+            "n_tokens": len(told), "n_examples": len(told)}
     return found | {f"{name}_measured": entry for name, entry in crossover(root).items()}

@@ -223,6 +223,14 @@ def test_a_share_among_no_tokens_has_no_value():
     assert found["grows_where_condition_fails"]["value"] == 0
 
 
+def test_the_interval_of_a_share_is_a_share_and_has_a_width():
+    weak, strong = [[1.0, 0.5, -0.5]] * 12, [[2.0, 0.0, -1.0]] * 12
+    found = pair_summary(pair_rows(list("abc"), [4] * 3, pair_statistics(
+        side(weak), side(strong), torch.zeros(12, dtype=torch.long), 0.5)))
+    assert found["condition"]["value"] == 1 and found["condition"]["ci95"] == pytest.approx((0.4385, 1), abs=1e-4)
+    assert found["theorem_violations"] == {"value": 0, "ci95": None, "n_tokens": 12, "n_examples": 3}
+
+
 def test_no_token_is_refused():
     with pytest.raises(InputError, match="no supervised token"):
         pair_summary([])
