@@ -55,15 +55,16 @@ def theory_statistics(job: Job) -> dict[str, Any]:
     models = {role: _model(job, role, device) for role in roles}
     cap = _softcap(models["strong"])
     rows: list[dict[str, Any]] = []
-    with_gradients = 0.5 if step.sensitivity_examples else 1.0
+    differentiated = _differentiated(step)
+    share = 0.5 if differentiated else 1.0  # of the progress
     for ids, counts, targets_N, sides in _batches(job, list(models.values()), encoded.rows, pad_id,
-                                                  lambda done: job.on_progress(with_gradients * done)):
+                                                  lambda done: job.on_progress(share * done)):
         values = pair_statistics(sides[0], sides[1], targets_N, step.mix_weight, grid=step.grid, softcap=cap)
         values |= drift_statistics(sides[1], sides[2], softcap=cap) if len(sides) > 2 else {}
         rows += pair_rows(ids, counts, values)
     rows = _in_order(rows, encoded.rows)
     found = pair_summary(rows)
-    sensitivities = _sensitivities(job, models["weak"], models["strong"], encoded.rows)
+    sensitivities = _sensitivities(job, models["weak"], models["strong"], encoded.rows[:differentiated])
     write_jsonl(job.output / "sensitivities.jsonl", sensitivities)
     return _publish(job, rows, found | sensitivity_summary(sensitivities, step.mix_weight), encoded)
 
@@ -131,23 +132,25 @@ def _in_order(rows: list[dict[str, Any]], encoded: Sequence[Row]) -> list[dict[s
 # ---------------------------------------------------------------------------------------- Assumption 11, measured
 
 
+def _differentiated(step: Any) -> int:
+    """Return of how many examples a token is differentiated: at lambda 0 and 1 one branch has no gradient."""
+    return step.sensitivity_examples if 0 < step.mix_weight < 1 else 0
+
+
 def _sensitivities(job: Job, weak: Any, strong: Any, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return `{id, position, weak, strong}` of one seeded token of each of the first examples: g^T K_i g of Eq. 59.
+    """Return `{id, position, weak, strong}` of one seeded token of each example: g^T K_i g of Eq. 59.
 
     The gradient of a token's mixed loss in a branch's parameters is s_i J_i^T g, so its square over s_i^2 is
-    g^T K_i g, which the centred kernel does not change (Pi g = g). At lambda 0 and 1 one branch has no gradient.
+    g^T K_i g, which the centred kernel does not change (Pi g = g).
     """
     step, found = job.step, []
-    if not 0 < step.mix_weight < 1:
-        return []
-    chosen = rows[: step.sensitivity_examples]
-    for done, row in enumerate(chosen, start=1):
+    for done, row in enumerate(rows, start=1):
         supervised = [i for i, label in enumerate(row["labels"]) if label != IGNORED]
         position = int(stream("sensitivity", step.seed, row["id"]).choice(supervised))
         squares = token_sensitivity(weak, strong, row["input_ids"][: position + 1], step.mix_weight,
                                     step.compute_dtype)
         found.append({"id": row["id"], "position": position, **squares})
-        job.on_progress(0.5 + 0.5 * done / len(chosen))
+        job.on_progress(0.5 + 0.5 * done / len(rows))
     return found
 
 
