@@ -66,14 +66,14 @@ def _measured(plan, store):
     shared = {"pool": plan.pool(), "prompt": plan.prompt, "data": plan.configuration.data, "n_examples": 4, "seed": 0,
               "loss": plan.configuration.loss, "compute_dtype": "float32", "batch_tokens": 512}
     weak, strong = plan.base(), plan.warmup()
-    found = {
-        LogitStatistics(checkpoint=strong, **shared): ("target_logit", "background_mean", "centered_norm",
-                                                       "highest_logit", "l2_norm", "entropy", "max_prob"),
-        TheoryStatistics(weak=weak, strong=strong, strong_post=weak, mix_weight=0.4, sensitivity_examples=2, **shared):
-            ("p_target_mix", "negative_mass_mix@0.1", "residual_norm_mix", "alpha", "alpha_measured", "null_norm"),
-    }
+    found = (
+        (LogitStatistics(checkpoint=strong, **shared),
+         ("target_logit", "background_mean", "centered_norm", "highest_logit", "l2_norm", "entropy", "max_prob")),
+        (TheoryStatistics(weak=weak, strong=strong, strong_post=weak, mix_weight=0.4, sensitivity_examples=2, **shared),
+         ("p_target_mix", "negative_mass_mix@0.1", "residual_norm_mix", "alpha", "alpha_measured", "null_norm")),
+    )
     summary = {}
-    for step, names in found.items():
+    for step, names in found:
         execute(step, store, lambda *_, **__: None)
         statistics = json.loads((store.use(step) / "statistics.json").read_text(encoding="utf-8"))
         summary[step.kind] = {"version": step.version, "output": [statistics[name]["value"] for name in names]}
