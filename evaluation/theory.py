@@ -15,7 +15,7 @@ P_strong(y): the negative mass can exceed the strong model's only where P_weak(y
 value, and the share of such tokens never rises with lambda. It may fall below both, which is counted as well.
 
 Logits are compared as they were computed (float32 unless the hidden states are float64); everything after that is
-float64, and the margins' differences are exact. Negative masses are compared by their log-odds, which do not cancel
+float64. Negative masses are compared by their log-odds, which do not cancel
 near P(y) = 1; a conclusion fails, and a mass grows, where it does so by more than TOLERANCE.
 """
 
@@ -74,12 +74,22 @@ DRIFT = ("mean_shift", "null_norm", "centered_change_norm", "null_square", "chan
 """Stage III, of each token; changes are post minus pre."""
 
 
-class _Log(NamedTuple):
-    """A model's log-probabilities (C, V), the target's (C,), and the log-odds of the negative mass (C,)."""
+class _Mass(NamedTuple):
+    """What a model's negatives weigh, each (C,): log-odds of their mass, ||P - e_y||^2, trace of diag(P) - P P^T."""
 
-    all_CV: Tensor
-    target_C: Tensor
     odds_C: Tensor
+    square_C: Tensor
+    trace_C: Tensor
+
+    @property
+    def negative_C(self) -> Tensor:
+        """1 - P(y), without cancelling near P(y) = 1."""
+        return self.odds_C.sigmoid()
+
+    @property
+    def log_target_C(self) -> Tensor:
+        """The log-probability of the target."""
+        return -_softplus(self.odds_C)
 
 
 def pair_statistics(weak: Side, strong: Side, targets_N: Tensor, mix_weight: float, *, grid: Sequence[float] = (),
@@ -116,35 +126,52 @@ def pair_statistics(weak: Side, strong: Side, targets_N: Tensor, mix_weight: flo
 
 def _chunk(weak_CV: Tensor, strong_CV: Tensor, target_C1: Tensor, mix_weight: float,
            grid: Sequence[float]) -> dict[str, Tensor]:
-    weak, strong = _log(weak_CV, target_C1), _log(strong_CV, target_C1)
+    import torch
+
+    # z - z[y], the negated margins: what the mixtures of a grid need no more than
+    weak_margin_CV, strong_margin_CV = (z_CV - z_CV.gather(1, target_C1) for z_CV in (weak_CV, strong_CV))
+    weak, strong = (_mass(margin_CV.clone(), target_C1) for margin_CV in (weak_margin_CV, strong_margin_CV))
     mixed_CV = mix_weight * strong_CV + (1 - mix_weight) * weak_CV
-    mix = _log(mixed_CV, target_C1)
-    change_CV = strong_CV - weak_CV
-    gap_CV = change_CV.gather(1, target_C1) - change_CV  # Delta m_k, 0 at the target
+    mix = _mass(mixed_CV - mixed_CV.gather(1, target_C1), target_C1)
+    gap_CV = weak_margin_CV - strong_margin_CV  # Delta m_k, 0 at the target
     values = _theorem(weak, strong, mix, gap_CV)
-    values |= _hard_negatives(strong, mix, gap_CV, target_C1, mix_weight)
-    values |= _lemmas(strong_CV, mixed_CV, weak_CV, mix, target_C1, mix_weight)
-    sft_square_C, strong_curve_C = _residual(strong, target_C1)
-    values |= {"residual_norm_sft": sft_square_C.sqrt(), "hessian_trace_strong": strong_curve_C}
-    values |= _branches(mix, target_C1, mix_weight, values["residual_norm_sft"])
-    values |= {"centered_norm_weak": centered_squares(weak_CV).sqrt(),
+    strong_log_CV, mix_log_CV = strong_CV.log_softmax(dim=1), mixed_CV.log_softmax(dim=1)
+    values |= _hard_negatives(strong_log_CV, mix_log_CV, gap_CV, target_C1, mix_weight)
+    values |= _lemmas(weak_margin_CV, strong_margin_CV, mixed_CV, mix_log_CV, target_C1, mix_weight)
+    values |= {"residual_norm_sft": strong.square_C.sqrt(), "hessian_trace_strong": strong.trace_C,
+               "hessian_trace_mix": mix.trace_C, "centered_norm_weak": centered_squares(weak_CV).sqrt(),
                "centered_norm_strong": centered_squares(strong_CV).sqrt()}
+    values |= _branches(mix, strong, mix_weight)
     for other in grid:
-        at = _log(other * strong_CV + (1 - other) * weak_CV, target_C1)
-        at_grid = {"mass_grows": at.odds_C > strong.odds_C + TOLERANCE, "negative_mass_mix": at.odds_C.sigmoid()}
-        at_grid |= _branches(at, target_C1, other, values["residual_norm_sft"])
+        at = _mass(torch.lerp(weak_margin_CV, strong_margin_CV, other), target_C1)
+        at_grid = {"mass_grows": at.odds_C > strong.odds_C + TOLERANCE, "negative_mass_mix": at.negative_C,
+                   **_branches(at, strong, other)}
         values |= {f"{name}{GRID_MARK}{other:g}": at_grid[name] for name in GRID_QUANTITIES}
     return values
 
 
-def _log(logits_CV: Tensor, target_C1: Tensor) -> _Log:
-    target_C = logits_CV.gather(1, target_C1).squeeze(1)
-    negatives_C = logits_CV.scatter(1, target_C1, -math.inf).logsumexp(dim=1)
-    all_CV = logits_CV.log_softmax(dim=1)
-    return _Log(all_CV, all_CV.gather(1, target_C1).squeeze(1), negatives_C - target_C)
+def _mass(margin_CV: Tensor, target_C1: Tensor) -> _Mass:
+    """Weigh the negatives by one exponential over the vocabulary; `margin_CV`, z - z[y], is used up."""
+    import torch
+
+    top_C1 = margin_CV.scatter_(1, target_C1, -math.inf).amax(dim=1, keepdim=True)
+    weight_CV = margin_CV.sub_(top_C1).exp_()
+    total_C, top_C = weight_CV.sum(dim=1), top_C1.squeeze(1)
+    odds_C = total_C.log() + top_C
+    negative_C = odds_C.sigmoid()
+    # sum over negatives of P(k)^2, from their shares of the negative mass
+    squares_C = torch.linalg.vector_norm(weight_CV, dim=1).div_(total_C).mul_(negative_C).square_()
+    return _Mass(odds_C, negative_C**2 + squares_C, negative_C * (2 - negative_C) - squares_C)
 
 
-def _theorem(weak: _Log, strong: _Log, mix: _Log, gap_CV: Tensor) -> dict[str, Tensor]:
+def _softplus(values_C: Tensor) -> Tensor:
+    """Return log(1 + exp(x)), which torch's own rounds off above its threshold."""
+    import torch
+
+    return torch.logaddexp(values_C, torch.zeros_like(values_C))
+
+
+def _theorem(weak: _Mass, strong: _Mass, mix: _Mass, gap_CV: Tensor) -> dict[str, Tensor]:
     """Theorem 1/8: condition, conclusion, and how often the conclusion holds without the condition."""
     condition_C = (gap_CV >= 0).all(dim=1)
     grows_C = mix.odds_C > strong.odds_C + TOLERANCE
@@ -156,60 +183,52 @@ def _theorem(weak: _Log, strong: _Log, mix: _Log, gap_CV: Tensor) -> dict[str, T
         "grows_without_condition": grows_C & ~condition_C,
         "weak_less_confident": weak.odds_C > strong.odds_C,
         "mix_above_both": mix.odds_C < ends[0] - TOLERANCE, "below_both_violations": mix.odds_C > ends[1] + TOLERANCE,
-        "p_target_weak": weak.target_C.exp(), "p_target_strong": strong.target_C.exp(),
-        "p_target_mix": mix.target_C.exp(), "log_ratio_target": mix.target_C - strong.target_C,
-        "negative_mass_strong": strong.odds_C.sigmoid(), "negative_mass_mix": mix.odds_C.sigmoid(),
+        "p_target_weak": weak.log_target_C.exp(), "p_target_strong": strong.log_target_C.exp(),
+        "p_target_mix": mix.log_target_C.exp(), "log_ratio_target": mix.log_target_C - strong.log_target_C,
+        "negative_mass_strong": strong.negative_C, "negative_mass_mix": mix.negative_C,
     }
 
 
-def _hard_negatives(strong: _Log, mix: _Log, gap_CV: Tensor, target_C1: Tensor,
+def _hard_negatives(strong_log_CV: Tensor, mix_log_CV: Tensor, gap_CV: Tensor, target_C1: Tensor,
                     mix_weight: float) -> dict[str, Tensor]:
     """Corollary 2/7 and Eq. 12, counted over (token, negative) pairs; the target itself is no pair."""
     vocabulary = gap_CV.shape[1]
     hard_CV = gap_CV > 0
-    slack_CV = (mix.target_C - strong.target_C).unsqueeze(1) + (1 - mix_weight) * gap_CV
-    grown_CV = mix.all_CV - strong.all_CV
-    clear_CV = grown_CV.scatter(1, target_C1, -math.inf)  # the target is no negative
+    grown_CV = mix_log_CV - strong_log_CV
+    slack_CV = grown_CV.gather(1, target_C1) + (1 - mix_weight) * gap_CV
     hard_C = hard_CV.sum(dim=1)
+    allowed_CV, amplified_CV = hard_CV & (slack_CV >= 0), grown_CV >= 0
+    target_amplified_C = amplified_CV.gather(1, target_C1).squeeze(1)
     return {
         "hard_pairs": hard_C, "negative_pairs": hard_C.new_full(hard_C.shape, vocabulary - 1),
         "hard_share": hard_C.double() / (vocabulary - 1), "has_hard_negative": hard_C > 0,
-        "hard_mass": (strong.all_CV.exp() * hard_CV).sum(dim=1),
-        "corollary_condition": (hard_CV & (slack_CV >= 0)).sum(dim=1),
-        "hard_amplified": (hard_CV & (grown_CV >= 0)).sum(dim=1), "amplified": (clear_CV >= 0).sum(dim=1),
-        "corollary_violations": (hard_CV & (slack_CV >= 0) & (grown_CV < -TOLERANCE)).sum(dim=1),
-        "corollary_converse_violations": (hard_CV & (slack_CV < -TOLERANCE) & (grown_CV >= 0)).sum(dim=1),
+        "hard_mass": (strong_log_CV.exp() * hard_CV).sum(dim=1), "corollary_condition": allowed_CV.sum(dim=1),
+        "hard_amplified": (hard_CV & amplified_CV).sum(dim=1),
+        "amplified": amplified_CV.sum(dim=1) - target_amplified_C.long(),
+        "corollary_violations": (allowed_CV & (grown_CV < -TOLERANCE)).sum(dim=1),
+        "corollary_converse_violations": (hard_CV & (slack_CV < -TOLERANCE) & amplified_CV).sum(dim=1),
     }
 
 
-def _lemmas(strong_CV: Tensor, mixed_CV: Tensor, weak_CV: Tensor, mix: _Log, target_C1: Tensor,
+def _lemmas(weak_CV: Tensor, strong_CV: Tensor, mixed_CV: Tensor, mix_log_CV: Tensor, target_C1: Tensor,
             mix_weight: float) -> dict[str, Tensor]:
-    """Lemmas 4 (log-odds), 5 (margins mix) and 6 (relative increase); errors are the largest over negatives."""
-    margins = [z_CV.gather(1, target_C1) - z_CV for z_CV in (weak_CV, strong_CV, mixed_CV)]
-    expected_CV = (1 - mix_weight) * margins[0] + mix_weight * margins[1]
-    odds_CV = mix.all_CV - mix.target_C.unsqueeze(1)
-    hard_CV = margins[0] < margins[1]
+    """Lemmas 4 (log-odds), 5 (margins mix) and 6 (relative increase), on negated margins of weak and strong model."""
+    mixed_CV = mixed_CV - mixed_CV.gather(1, target_C1)
+    expected_CV = (1 - mix_weight) * weak_CV + mix_weight * strong_CV
+    odds_CV = mix_log_CV - mix_log_CV.gather(1, target_C1)
     return {
-        "lemma4_error": (odds_CV + margins[2]).abs().amax(dim=1),
-        "lemma5_error": (margins[2] - expected_CV).abs().amax(dim=1),
-        "lemma6_violations": (hard_CV & (margins[2] > margins[1] + TOLERANCE)).sum(dim=1),
+        "lemma4_error": odds_CV.sub_(mixed_CV).abs_().amax(dim=1),
+        "lemma5_error": expected_CV.sub_(mixed_CV).abs_().amax(dim=1),
+        "lemma6_violations": ((weak_CV > strong_CV) & (mixed_CV < strong_CV - TOLERANCE)).sum(dim=1),
     }
 
 
-def _residual(model: _Log, target_C1: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ||P - e_y||^2 and the trace of diag(P) - P P^T (Eq. 65), each (C,), without cancelling near P(y) = 1."""
-    negative_C = model.odds_C.sigmoid()  # 1 - P(y)
-    squares_C = model.all_CV.exp().scatter(1, target_C1, 0.0).square().sum(dim=1)
-    return negative_C**2 + squares_C, negative_C * (2 - negative_C) - squares_C
-
-
-def _branches(mix: _Log, target_C1: Tensor, mix_weight: float, sft_norm_C: Tensor) -> dict[str, Tensor]:
-    """Gradient norms in logit space (Eq. 22) and the curvature that shields them (Eq. 65)."""
-    square_C, trace_C = _residual(mix, target_C1)
-    norm_C = square_C.sqrt()
+def _branches(mix: _Mass, strong: _Mass, mix_weight: float) -> dict[str, Tensor]:
+    """Gradient norms in logit space (Eq. 22); SFT's is that of the strong model alone."""
+    norm_C = mix.square_C.sqrt()
     return {"residual_norm_mix": norm_C, "strong_branch_norm": mix_weight * norm_C,
-            "weak_branch_norm": (1 - mix_weight) * norm_C, "hessian_trace_mix": trace_C,
-            "strong_gradient_exceeds_sft": mix_weight * norm_C > sft_norm_C * (1 + TOLERANCE)}
+            "weak_branch_norm": (1 - mix_weight) * norm_C,
+            "strong_gradient_exceeds_sft": mix_weight * norm_C > strong.square_C.sqrt() * (1 + TOLERANCE)}
 
 
 def drift_statistics(pre: Side, post: Side, *, chunk_tokens: int | None = None,
