@@ -31,12 +31,13 @@ _UNITS = {"entropy": "nats", "max_prob": ""}
 TABLE7_NOTES = (
     "Everything is a mean over supervised tokens, except Max and Min logit: the extremes over the whole sample, which "
     "have no interval (the paper prints multiples of 1/4 and 1/8, the spacing of bfloat16 there: single logits).",
-    "Delta % is the change over the value before, sign included: a minimum that falls further gives a positive one.",
+    "Delta % is over the value before, sign included, as in the paper: a negative value that falls further has a plus.",
     "Intervals are 95 %, clustered by example; those of a change are paired by example.",
 )
 TABLE6_NOTES = (
     "The paper's Tables 6 and 7 are not of the same checkpoints: over a vocabulary this large the non-target mean is "
     "the mean logit, yet they print 2.09 and 2.87 before, 0.90 and 0.97 after, and Std 3.45 and 3.16 after.",
+    "A change in per cent is over SFT's value, sign included: where that is negative, a rise has a minus.",
 )
 
 # quantity, row, group, unit, decimals, claim of the paper's text; shares are shown in per cent
