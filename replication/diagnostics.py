@@ -16,6 +16,7 @@ from evaluation.theory import GRID_MARK
 from foundation.files import read_jsonl
 from replication.paper import published
 from replication.paper_values import TEXT_CLAIMS
+from replication.plots import plot
 
 Measured = Mapping[str, Any]
 Cell = dict[str, Any]
@@ -222,13 +223,9 @@ def theory_plots(pairs: Mapping[str, Measured]) -> list[dict[str, Any]]:
             points = [_point(point["x"], entry) for point in series["points"]]
             bounds.append({"name": f"{series['name']}: {words}", "kind": "reference", "points": points})
     gradient = [_grid_series(name, found, "strong_gradient_exceeds_sft") for name, found in whole.items()]
-    return [_plot("theory-negative-mass", "Tokens whose negative mass grows under the mixture", growth + bounds),
-            _plot("theory-strong-gradient", "Tokens where the strong branch's gradient exceeds SFT's", gradient)]
-
-
-def _plot(name: str, title: str, series: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"id": name, "title": title, "x": {"label": "λ", "scale": "linear"}, "y": {"label": "tokens (%)"},
-            "series": series}
+    axes = "λ", "tokens (%)"
+    return [plot("theory-negative-mass", "Tokens whose negative mass grows under the mixture", *axes, growth + bounds),
+            plot("theory-strong-gradient", "Tokens where the strong branch's gradient exceeds SFT's", *axes, gradient)]
 
 
 def _grid_series(name: str, found: Measured, quantity: str) -> dict[str, Any]:
