@@ -17,11 +17,9 @@ import os
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,6 +38,7 @@ from evaluation.graders.code_runs import (
     run_together,
 )
 from evaluation.graders.code_tasks import JUDGE_PRELUDE, AssertTask, FunctionTask, OutputTask, Task
+from evaluation.graders.in_order import in_order
 from evaluation.graders.sandboxed.values import Opaque
 from evaluation.graders.turnstile import Turnstile
 from evaluation.isolation import Isolation, Limits, Pool, Sandbox, find_isolation
@@ -113,11 +112,12 @@ class CodeGrader:
         self.time_limit_seconds = time_limit_seconds
         self.limits = limits or Limits()
         compileall.compile_dir(str(HARNESS_FOLDER), quiet=2, ddir=None)  # so that each process starts faster
+        self._packages = packages
         self._view = interpreter_view(str(HARNESS_FOLDER), packages)
         self._local = threading.local()
         self._pools: list[Pool] = []
         self._turnstile = Turnstile()
-        self._references: OrderedDict[str, _Reference] = OrderedDict()
+        self._references: OrderedDict[str, tuple[FunctionTask, _Reference]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __enter__(self) -> CodeGrader:
@@ -134,9 +134,13 @@ class CodeGrader:
 
     def settings(self) -> dict[str, Any]:
         """Return what a stored verdict must name: version, isolation with missing layers, limits, interpreter."""
-        return {"grader": CODE_GRADER_VERSION, "isolation": self.isolation.name,
-                "missing_layers": list(self.isolation.missing), "unsafe": not self.isolation.safe,
-                "time_limit_seconds": self.time_limit_seconds, "python": sys.version.split()[0],
+        return self.verdict_settings() | {"isolation": self.isolation.name, "unsafe": not self.isolation.safe,
+                                          "missing_layers": list(self.isolation.missing)}
+
+    def verdict_settings(self) -> dict[str, Any]:
+        """Return the part of `settings` that can move a verdict: all but the kind of isolation."""
+        return {"grader": CODE_GRADER_VERSION, "time_limit_seconds": self.time_limit_seconds,
+                "python": sys.version.split()[0], "packages": list(self._packages),
                 "limits": {name: getattr(self.limits, name) for name in self.limits.__slots__}}
 
     def grade(self, task: Task, code: str | None) -> CodeVerdict:
@@ -146,19 +150,14 @@ class CodeGrader:
         if len(code) > LONGEST_PROGRAM:
             return CodeVerdict("exception", f"a program of {len(code)} characters; at most {LONGEST_PROGRAM} are read",
                                0.0)
-        absent = _absent(task)
+        absent = absent_packages(task)
         if absent:
             return CodeVerdict("not_runnable", f"not installed here: {', '.join(absent)}", 0.0)
         return self._grade(task, code)
 
     def grade_all(self, items: Iterable[tuple[Task, str | None]]) -> Iterator[CodeVerdict]:
         """Grade many; verdicts come in the order of the items, whatever the number of workers."""
-        pending = iter(items)
-        with ThreadPoolExecutor(self.workers) as executor:
-            window = deque(executor.submit(self.grade, *item) for item in islice(pending, 4 * self.workers))
-            while window:
-                yield window.popleft().result()
-                window.extend(executor.submit(self.grade, *item) for item in islice(pending, 1))
+        return in_order(lambda item: self.grade(*item), items, self.workers)
 
     def _grade(self, task: Task, code: str) -> CodeVerdict:
         run = _Run(self, task, code)
@@ -194,8 +193,8 @@ class CodeGrader:
         """
         with self._lock:
             known = self._references.get(task.id)
-        if known is not None:
-            return known
+        if known is not None and known[0] == task:
+            return known[1]
         inputs = encoded_inputs([*task.base_input, *task.plus_input])
         request: dict[str, Any] = {"mode": "calls", "code": task.reference, "entry": task.entry_point,
                                    "inputs": inputs, "digests": task.entry_point not in NOT_NONE}
@@ -212,7 +211,7 @@ class CodeGrader:
             found.append(reply)
         reference = _Reference(found, inputs, len(task.base_input))
         with self._lock:
-            self._references[task.id] = reference
+            self._references[task.id] = task, reference
             if len(self._references) > _REFERENCES:
                 self._references.popitem(last=False)
         return reference
@@ -334,7 +333,8 @@ def _arguments(text: str) -> list[Any]:
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
-def _absent(task: Task) -> list[str]:
+def absent_packages(task: Task) -> list[str]:
+    """Return the packages that a task says it needs and that are not installed here."""
     if not isinstance(task, AssertTask):
         return []
     return [name for name in task.modules
