@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+from evaluation.commands.code_options import add_code_options
 from evaluation.graders.code import CodeGrader, CodeVerdict
 from evaluation.graders.code_tasks import AssertTask
 from evaluation.graders.in_order import in_order
@@ -59,15 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m evaluation grade-code", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="JSON lines; - for the standard input")
-    parser.add_argument("--workers", type=int, metavar="N", help="programs at the same time (default: the cores)")
     parser.add_argument("--time-limit", type=float, default=4.0, metavar="SECONDS",
                         help="wall seconds for all tests of a program (default: 4); late ones run once more, alone")
     parser.add_argument("--memory-mib", type=int, default=Limits().memory_mib, metavar="MIB")
     parser.add_argument("--all-packages", action="store_true",
                         help="let programs import every installed package, not only numpy")
-    parser.add_argument("--isolation", choices=("bubblewrap", "namespaces"), help="default: the first that works")
-    parser.add_argument("--unsafe-code-execution", action="store_true",
-                        help="where no isolation works, run the programs WITHOUT any: they can do all that you can")
+    add_code_options(parser)
     return parser
 
 

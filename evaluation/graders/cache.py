@@ -52,7 +52,7 @@ class VerdictCache:
         known = self._kept.rows.get(key)
         if known is not None and len(known) == _LENGTH:
             self.hits += 1
-            return Verdict(*known, 0.0)
+            return Verdict(known[0], known[1], known[2], known[3], 0.0)
         self.misses += 1
         verdict = self.grader.grade(problem, text, finish_reason)
         if verdict.settled:

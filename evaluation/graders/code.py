@@ -45,7 +45,7 @@ from evaluation.isolation import Isolation, Limits, Pool, Sandbox, find_isolatio
 from evaluation.isolation.view import interpreter_view
 from foundation.errors import GraderError, InputError
 
-CODE_GRADER_VERSION = 1  # raise it with every change that can move a verdict
+CODE_GRADER_VERSION = 2  # raise it with every change that can move a verdict
 HARNESS_FOLDER = Path(__file__).with_name("sandboxed")
 TOTAL_SECONDS = 60.0  # for all tests of one program, beyond which evalplus does not go either
 REFERENCE_FACTOR = 4.0
@@ -94,7 +94,7 @@ class CodeGrader:
         isolation: the kind to use; None takes the best that works here.
         workers: programs run at the same time by `grade_all`; None takes the number of cores.
         time_limit_seconds: wall seconds for one test with outputs to compare (at least; four times the reference's
-            time if that is more), and for all of a text of tests.
+            time if that is more), and for all of a text of tests (at least; BigCodeBench's have 30 s).
         limits: bounds of each isolated tree.
         packages: packages that programs may import besides the standard library; ("*",) for all that are installed.
 
@@ -134,13 +134,13 @@ class CodeGrader:
 
     def settings(self) -> dict[str, Any]:
         """Return what a stored verdict must name: version, isolation with missing layers, limits, interpreter."""
-        return self.verdict_settings() | {"isolation": self.isolation.name, "unsafe": not self.isolation.safe,
+        return self.verdict_settings() | {"isolation": self.isolation.name,
                                           "missing_layers": list(self.isolation.missing)}
 
     def verdict_settings(self) -> dict[str, Any]:
         """Return the part of `settings` that can move a verdict: all but the kind of isolation."""
         return {"grader": CODE_GRADER_VERSION, "time_limit_seconds": self.time_limit_seconds,
-                "python": sys.version.split()[0], "packages": list(self._packages),
+                "python": sys.version.split()[0], "packages": list(self._packages), "unsafe": not self.isolation.safe,
                 "limits": {name: getattr(self.limits, name) for name in self.limits.__slots__}}
 
     def grade(self, task: Task, code: str | None) -> CodeVerdict:
@@ -316,7 +316,7 @@ class _Run:
         return compare_answers(replies, len(limits), lambda place, answer: same(answer.value, task.outputs[place]))
 
     def _asserts(self, task: AssertTask) -> Finding:
-        seconds = self.grader.time_limit_seconds
+        seconds = max(self.grader.time_limit_seconds, task.seconds)
         if not task.together:
             try:
                 self.mode = "split"
