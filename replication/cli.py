@@ -61,6 +61,8 @@ class Options:
     """Worker processes (default: as many as fit the cores). Does not change results."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the steps: which are done, which are shared; run nothing."""
+    unsafe_code_execution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Where no isolation works here, grade programs WITHOUT any: they can do all that you can. The result says so."""
     repair: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Check every stored artifact and rebuild damaged ones."""
 
@@ -79,9 +81,10 @@ def parse(table: Table) -> Options:
 
 def run_table(table: Table, options: Options) -> int:
     """Plan, run, write and show a table; return the exit code."""
+    from replication.isolation import require_isolation
     from replication.planning import print_plan
     from replication.results import contents, show, write
-    from replication.run import run_steps
+    from replication.run import missing_steps, run_steps
     from replication.store import Store
 
     table_run, request = resolve(table, options)
@@ -90,6 +93,7 @@ def run_table(table: Table, options: Options) -> int:
     if options.plan:
         print_plan(table_run, store)
         return 0
+    require_isolation(missing_steps(table_run.targets, store), unsafe=options.unsafe_code_execution)
     damaged = store.repair_all(table_run.targets) if options.repair else []
     report = run_steps([*damaged, *table_run.targets], store, jobs=_jobs(options, request))
     content = contents(table_run, request, table_run.verdicts(store), report, store)
@@ -126,7 +130,7 @@ def resolve(table: Table, options: Options) -> tuple[TableRun, Request]:
         require_hardware(model)
     request = Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                       limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
-                      registry=registry, plan_only=options.plan)
+                      registry=registry, unsafe_code_execution=options.unsafe_code_execution, plan_only=options.plan)
     return TableRun(table, Planner(request), methods, benchmarks), request
 
 

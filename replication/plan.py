@@ -18,7 +18,7 @@ from baselines.sft import SFT
 from baselines.user_methods import Handle
 from evaluation.benchmarks import BENCHMARKS, benchmark
 from evaluation.benchmarks.loading import how_to_get
-from evaluation.graders.math import GRADER_VERSION
+from evaluation.graders.versions import grader_version
 from foundation import hub, locks
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
@@ -55,6 +55,8 @@ class Request:
     seed: int
     registry: Mapping[str, type[Method]] = field(default_factory=lambda: METHODS)
     """The methods at hand, the user's included."""
+    unsafe_code_execution: bool = False
+    """Run programs even where no isolation works."""
     plan_only: bool = False
     """Ask nothing of the network and require no data: steps are shown, not run."""
 
@@ -207,8 +209,9 @@ class Planner:
             compute_dtype=evaluation.compute_dtype, of=title, benchmark=name, threads=self.scale.threads,
             hint_seconds=self.hint("generate"),
         )
-        return Grade(records=records, problems=problems, grader_version=GRADER_VERSION, of=title, benchmark=name,
-                     hint_seconds=self.hint("grade"))
+        return Grade(records=records, problems=problems, grader_version=grader_version(benchmark(name).domain),
+                     unsafe_code_execution=self.request.unsafe_code_execution, of=title, benchmark=name,
+                     threads=self.scale.threads, hint_seconds=self.hint("grade"))
 
     def row_title(self, row: str) -> str:
         """Return a row's heading."""
