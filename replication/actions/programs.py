@@ -1,4 +1,4 @@
-"""What the steps that grade programs share: a grader in isolation whose verdicts survive a kill in the scratch folder."""
+"""What the steps that grade programs share: a grader in isolation, and verdicts that survive a kill."""
 
 from __future__ import annotations
 

@@ -98,9 +98,11 @@ def grade_replies(job: Job) -> dict[str, Any]:
     """
     pool = {row["id"]: row for row in _pool(job)}
     replies = list(read_jsonl(job.inputs["replies"] / "replies.jsonl"))
-    programs = any(row["answer_type"] == "code" for row in pool.values())
     found: Sequence[Verdict | ProgramVerdict]
-    found, grader = _of_programs(job, replies, pool) if programs else _of_answers(job, replies, pool)
+    if any(row["answer_type"] == "code" for row in pool.values()):
+        found, grader = _of_programs(job, replies, pool)
+    else:
+        found, grader = _of_answers(job, replies, pool)
     verdicts = [{"id": reply["id"], "sample": reply["sample"], "outcome": verdict.outcome,
                  "extracted": verdict.extracted, "reason": verdict.reason}
                 for reply, verdict in zip(replies, found, strict=True)]
