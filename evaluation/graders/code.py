@@ -5,8 +5,8 @@ verdict names (`mode` "together"): tests that reach into the process they run in
 inputs and their outputs compared here; tests written as Python text run in a process of their own, which calls the
 program in another.
 
-A time-out is run once more, alone: while no other program of this grader runs. What fails because a process could not
-be started is tried once more and then a grader failure, never a wrong answer.
+A time-out is run once more, alone: while no other program of this grader runs. So is what fails because a process
+could not be started or a reference was late; after that it is a grader failure, never a wrong answer.
 """
 
 from __future__ import annotations
@@ -161,14 +161,11 @@ class CodeGrader:
 
     def _grade(self, task: Task, code: str) -> CodeVerdict:
         run = _Run(self, task, code)
-        try:
-            with self._turnstile.shared():
+        with self._turnstile.shared():
+            finding = run.once()
+        if finding.outcome in ("timeout", "grader_failure"):
+            with self._turnstile.alone():
                 finding = run.once()
-            if finding.outcome == "timeout":
-                with self._turnstile.alone():
-                    finding = run.once()
-        except GraderError as error:
-            finding = Finding("grader_failure", str(error))
         return run.verdict(finding)
 
     def take(self) -> Sandbox:
@@ -243,11 +240,7 @@ class _Run:
         self._started: float | None = None
 
     def once(self) -> Finding:
-        """Run it once.
-
-        Raises:
-            GraderError: processes do not start, the reference fails, or the tests cannot be read.
-        """
+        """Run it once; processes that do not start, a reference that fails and unreadable tests are grader failures."""
         self.runs += 1
         self._started = None
         try:
@@ -256,6 +249,8 @@ class _Run:
             if isinstance(self.task, OutputTask):
                 return self._output(self.task)
             return self._asserts(self.task)
+        except GraderError as error:
+            return Finding("grader_failure", str(error))
         finally:
             if self._started is not None:
                 self._seconds += time.perf_counter() - self._started

@@ -98,7 +98,7 @@ def grade_replies(job: Job) -> dict[str, Any]:
     """
     pool = {row["id"]: row for row in _pool(job)}
     replies = list(read_jsonl(job.inputs["replies"] / "replies.jsonl"))
-    found: Sequence[Verdict | ProgramVerdict]
+    found: Sequence[Any]
     if any(row["answer_type"] == "code" for row in pool.values()):
         found, grader = _of_programs(job, replies, pool)
     else:
