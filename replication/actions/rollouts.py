@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from baselines.replies import (
     verified_replies,
 )
 from evaluation.graders.cache import VerdictCache
-from evaluation.graders.math import MathGrader, Verdict, grader_versions
-from evaluation.graders.records import ProgramVerdict, Submission
+from evaluation.graders.math import MathGrader, grader_versions
+from evaluation.graders.records import Submission
 from evaluation.problem import Problem
 from foundation.errors import GraderError, InputError
 from foundation.files import read_jsonl, write_jsonl
@@ -98,7 +97,6 @@ def grade_replies(job: Job) -> dict[str, Any]:
     """
     pool = {row["id"]: row for row in _pool(job)}
     replies = list(read_jsonl(job.inputs["replies"] / "replies.jsonl"))
-    found: Sequence[Any]
     if any(row["answer_type"] == "code" for row in pool.values()):
         found, grader = _of_programs(job, replies, pool)
     else:
@@ -117,7 +115,7 @@ def grade_replies(job: Job) -> dict[str, Any]:
             "prompts_solved": len(solved), "grader": grader}
 
 
-def _of_answers(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[Verdict], Row]:
+def _of_answers(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[Any], Row]:
     golds = {row["id"]: Problem(id=row["id"], question=row["question"], gold=row["gold"],
                                 answer_type=row["answer_type"], options=tuple(row["options"])) for row in pool.values()}
     found = []
@@ -128,7 +126,7 @@ def _of_answers(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[lis
     return found, dict(grader_versions())
 
 
-def _of_programs(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[ProgramVerdict], Row]:
+def _of_programs(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[Any], Row]:
     """Grade programs: an example's `row` is one of the code benchmark `style`, whose tests it holds."""
     without = [row["id"] for row in pool.values() if not row.get("style") or row.get("row") is None]
     if without:
