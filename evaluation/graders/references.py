@@ -20,7 +20,7 @@ _LACKING = (
     ("package", re.compile(r"Missing optional dependency '([\w.-]+)'")),
     ("package", re.compile(r"`Import ([\w.-]+)` failed")),
     ("package", re.compile(r"ImportError: ([\w-]+) is required\b")),
-    ("nltk data", re.compile(r"LookupError: .*Resource \W*(?:\[\d+m)?(\w+)")),
+    ("nltk data", re.compile(r"LookupError: .*?Resource (?:\x1b\[\d+m)?\W*(\w+)")),
     ("shell program", re.compile(r"No such file or directory: '(?:/usr)?(?:/bin/)?([\w+-]+)'")),
     ("the network", re.compile(r"gaierror|[nN]ame resolution|Network is unreachable|NameResolutionError|Max retries|"
                                r"urlopen error|Failed to establish a new connection|Connection refused")),
