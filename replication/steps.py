@@ -88,6 +88,12 @@ class Step:
         return self.kind
 
 
+def of_domain(pool: Step) -> str:
+    """Return what a label says of a pool's domain: nothing for math."""
+    domain = getattr(pool, "domain", "math")
+    return "" if domain == "math" else f" on {domain}"
+
+
 def _is_parent(value: Any) -> bool:
     return isinstance(value, Step) or (isinstance(value, tuple) and bool(value) and isinstance(value[0], Step))
 
@@ -195,7 +201,7 @@ class BuildPool(Step):
     @property
     def label(self) -> str:
         """Name the sources."""
-        return f"pool {'+'.join(self.sources)}"
+        return f"pool {'+'.join(self.sources)}{of_domain(self)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +234,7 @@ class TrainPhase(Step):
     kind = "train"
     action = "replication.actions.training:train_phase"
     libraries = TRAINING_LIBRARIES
-    version = 2
+    version = 3
     method: str
     method_version: int
     method_source: str | None = None
@@ -243,6 +249,8 @@ class TrainPhase(Step):
     examples: Step | None = None
     """What is trained on: a subset or an active set of the pool, or stored targets; None: the whole pool."""
     epochs: int
+    first_epoch: int = 0
+    """Epochs that the strong branch has behind it: each epoch of a chain has an order of its own."""
     step_matched: bool = False
     prompt: PromptFormat
     data: DataSettings
@@ -259,8 +267,8 @@ class TrainPhase(Step):
 
     @property
     def label(self) -> str:
-        """Name the method and the checkpoint it makes."""
-        return f"train {self.title} ({self.out})"
+        """Name the method, the checkpoint it makes, and the domain where it is not math."""
+        return f"train {self.title} ({self.out}){of_domain(self.pool)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +291,7 @@ class ScoreEntropy(Step):
     @property
     def label(self) -> str:
         """Name the checkpoint."""
-        return f"entropy of {self.of}"
+        return f"entropy of {self.of}{of_domain(self.pool)}"
 
 
 @dataclass(frozen=True, kw_only=True)
