@@ -47,8 +47,9 @@ from foundation.errors import GraderError, InputError
 
 CODE_GRADER_VERSION = 2  # raise it with every change that can move a verdict
 HARNESS_FOLDER = Path(__file__).with_name("sandboxed")
-TOTAL_SECONDS = 60.0  # for all tests of one program, beyond which evalplus does not go either
+TOTAL_SECONDS = 60.0  # for all tests of one program, as in evalplus; twice the reference's time if that is more
 REFERENCE_FACTOR = 4.0
+REFERENCE_SECONDS = 300.0  # a reference is right, however busy the machine: one of MBPP+ (Mbpp/599) takes 20 to 40 s
 LONGEST_PROGRAM = 16 << 20
 _REFERENCES = 600
 _SLOW_SECONDS = 0.02
@@ -196,7 +197,7 @@ class CodeGrader:
         request: dict[str, Any] = {"mode": "calls", "code": task.reference, "entry": task.entry_point,
                                    "inputs": inputs, "digests": task.entry_point not in NOT_NONE}
         found: list[Answer] = []
-        for reply in answers(self.take(), request, [TOTAL_SECONDS] * len(inputs), TOTAL_SECONDS):
+        for reply in answers(self.take(), request, [REFERENCE_SECONDS] * len(inputs), REFERENCE_SECONDS):
             if isinstance(reply, Finding):
                 raise GraderError(f"the reference solution of {task.id} fails: {reply.reason}; the task cannot be "
                                   "graded here")
@@ -223,7 +224,7 @@ class CodeGrader:
         arguments = [*task.base_input, *task.plus_input][place]
         request: dict[str, Any] = {"mode": "calls", "code": task.reference, "entry": task.entry_point,
                                    "inputs": encoded_inputs([arguments])}
-        reply = next(iter(list(answers(self.take(), request, [TOTAL_SECONDS], TOTAL_SECONDS))))
+        reply = next(iter(list(answers(self.take(), request, [REFERENCE_SECONDS], REFERENCE_SECONDS))))
         if isinstance(reply, Finding):
             raise GraderError(f"the reference solution of {task.id} fails: {reply.reason}")
         return reply.value
@@ -287,7 +288,8 @@ class _Run:
             return comparison.same(inputs[place], answer.value, value)
         request: dict[str, Any] = {"mode": "calls", "code": self.code, "entry": task.entry_point, "digests": True,
                                    "inputs": reference.inputs, "flush_before": reference.pauses}
-        replies = answers(self._take(), request, limits, min(TOTAL_SECONDS, sum(limits)) + 1,
+        most = max(TOTAL_SECONDS, 2 * sum(answer.seconds for answer in reference.answers))
+        replies = answers(self._take(), request, limits, min(most, sum(limits)) + 1,
                           [LONGEST_PROGRAM if answer.digest else answer.size for answer in reference.answers],
                           lambda place, digest: digest == reference.answers[place].digest)
         return compare_answers(replies, len(inputs), right)
