@@ -1,0 +1,130 @@
+"""Puts the page together: one HTML text with its style, script and figures inside, every text escaped by the template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from replication import figures
+from replication.figures import Drawing
+from replication.models import MODELS, Model
+from replication.page import provenance, summary
+from replication.page.numbers import count_text
+from replication.page.sections import SECTIONS, absent, published_models, stand_ins
+from replication.page.tables import table_view
+from replication.paper import ASSUMPTIONS
+
+Content = dict[str, Any]
+
+_HERE = Path(__file__).resolve().parent / "templates"
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def drawings(contents: Mapping[str, Content]) -> dict[str, Drawing]:
+    """Draw every plot of the result files, by the stem of its static file."""
+    return {name: figures.draw(plot) for name, _, plot in _plots(_in_order(contents)) if figures.has_points(plot)}
+
+
+def render(contents: Mapping[str, Content], model: Model, *, skipped: Sequence[str] = (),
+           drawn: Mapping[str, Drawing] | None = None) -> str:
+    """Return the page of a model's result files (name -> content, checked by replication.page.reading).
+
+    `skipped` are remarks on files that were left out; `drawn` the drawings, made here where they are not given. The same
+    input gives the same text. Nothing in it is loaded from elsewhere.
+    """
+    contents = _in_order(contents)
+    drawn = drawings(contents) if drawn is None else drawn
+    common = provenance.common_notes(contents)
+    sections = [_section(name, contents, model, drawn, common) for name in SECTIONS
+                if name in contents or not SECTIONS[name].optional]
+    return _template("page.html").render(
+        model=model, warning=summary.scale_warning(model), facts=summary.facts(contents),
+        run_text=summary.run_text(contents, model) if contents else "",
+        summary=summary.sentences(contents, model), sections=sections, common_notes=common,
+        departures=provenance.departures(contents), assumptions=list(ASSUMPTIONS.values()),
+        origins=provenance.origins(contents), settings=provenance.settings(contents),
+        steps=provenance.steps(contents), skipped=[_printable(line) for line in skipped],
+        style=(_HERE / "style.css").read_text(encoding="utf-8"),
+        script=(_HERE / "page.js").read_text(encoding="utf-8"),
+    )
+
+
+def _in_order(contents: Mapping[str, Content]) -> dict[str, Content]:
+    return {name: _printable(contents[name]) for name in SECTIONS if name in contents}
+
+
+def _printable(value: Any) -> Any:
+    """Replace what HTML forbids or what would turn the text around (control and direction characters)."""
+    if isinstance(value, str):
+        return _UNPRINTABLE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(entry) for key, entry in value.items()}
+    return [_printable(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _plots(contents: Mapping[str, Content]) -> list[tuple[str, str, figures.Plot]]:
+    found = [(table, plot) for table, content in contents.items() for plot in content.get("plots") or []]
+    return [(name, table, plot) for name, (table, plot) in zip(figures.file_names(found), found, strict=True)]
+
+
+def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Mapping[str, Drawing],
+             common: list[str]) -> dict[str, Any]:
+    section = SECTIONS[name]
+    content = contents.get(name)
+    if content is None:
+        why, command = absent(section, model)
+        return {"name": name, "place": section.place, "title": section.title, "absent": why, "command": command}
+    view = table_view(content)
+    owner = MODELS.get(content.get("model") or model.name, model)
+    return {
+        "name": name, "place": content.get("place") or section.place, "title": content.get("title") or section.title,
+        "absent": None, "view": view, "owner": None if owner.name == model.name else owner,
+        "context": owner.context, "plots": [_plot(file, plot, drawn) for file, table, plot in _plots(contents)
+                                            if table == name],
+        "notes": [note for note in provenance.own_notes(content) if note not in common],
+        "footnotes": content.get("footnotes") or [], "orders": content.get("ordering") or [],
+        "findings": _findings(content), "checked": content.get("checked") or {},
+        "scale": content.get("scale") or "",
+        "note": _other_model(name, owner, model),
+    }
+
+
+def _other_model(name: str, owner: Model, model: Model) -> str:
+    if owner.name == model.name or not stand_ins(name, model):
+        return ""
+    return f"The paper prints this table for {', '.join(published_models(name))}; measured here with {owner.title}."
+
+
+def _plot(file: str, plot: figures.Plot, drawn: Mapping[str, Drawing]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    svg = Markup(figures.inline(drawn[file].svg, file, plot["title"])) if file in drawn else None
+    kinds = {series.get("kind", "measured") for series in plot["series"]}
+    legend = [text for kind, text in (("paper", "dashed grey: the paper's"), ("reference", "dotted: reference"))
+              if kind in kinds]
+    if any(point.get("low") is not None for series in plot["series"] for point in series["points"]):
+        legend.append("bars or bands: 95 % intervals")
+    return {"id": file, "title": plot["title"], "svg": svg, "legend": "; ".join(legend)}
+
+
+def _findings(content: Content) -> list[tuple[str, str, list[Content]]]:
+    """Return (kind, how many of how many, findings)."""
+    kinds: dict[str, list[Content]] = {}
+    for found in content.get("findings") or []:
+        value = found.get("value")
+        shown = f"{value:.10g}" if isinstance(value, float) else value
+        kinds.setdefault(found["kind"], []).append({**found, "value": "" if shown is None else str(shown)})
+    checked = content.get("checked") or {}
+    return [(kind, count_text(len(found), "finding") + (f" among {checked[kind]:,} checked"
+                                                        if isinstance(checked.get(kind), int) else ""), found)
+            for kind, found in kinds.items()]
+
+
+def _template(name: str) -> Any:
+    import jinja2
+
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template(name)

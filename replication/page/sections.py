@@ -1,0 +1,74 @@
+"""What the page shows, in its order: Tables 1 to 12, the figures, theory, audit, and what is said where one is absent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from replication.models import MODELS, Model
+from replication.paper_tables import ALL_MODELS, TABLES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One result file's place on the page."""
+
+    name: str
+    """Stem of the result file, id of the section, and name of the module that makes it."""
+    place: str
+    title: str
+    optional: bool = False
+    """Left out, rather than named as absent, when there is no such file."""
+    of_the_paper: bool = False
+    """About the paper alone, the same for every model."""
+
+
+_MORE = (
+    Section(name="figure3", place="Figure 3", title="Convergence over four epochs"),
+    Section(name="figure4", place="Figure 4", title="Rise after the shared initialization, with and without WD-DS"),
+    Section(name="figure5", place="Figure 5", title="Weak-strong entropy separation"),
+    Section(name="theory", place="Theory", title="The paper's theorem and corollaries on real checkpoints"),
+    Section(name="ambiguities", place="Ambiguities", title="What the readings of the paper change"),
+    Section(name="overlap", place="Overlap", title="Overlap of training pools and benchmarks"),
+    Section(name="compare", place="Comparison", title="Own methods", optional=True),
+    Section(name="audit", place="Audit", title="The paper's own numbers, recomputed", of_the_paper=True),
+)
+
+SECTIONS: dict[str, Section] = {
+    section.name: section
+    for section in (
+        *(Section(name=table.id, place=f"Table {table.id.removeprefix('table')}", title=table.caption)
+          for table in TABLES.values()),
+        *_MORE,
+    )
+}  # fmt: skip
+
+
+def published_models(name: str) -> tuple[str, ...]:
+    """Return the backbones for which the paper prints a table; empty for anything else and for model-free tables."""
+    table = TABLES.get(name)
+    return () if table is None or ALL_MODELS in table.values else tuple(table.values)
+
+
+def stand_ins(name: str, model: Model) -> list[Model]:
+    """Return the models of the same scale that a table belongs to, where it is not a table of `model`."""
+    backbones = published_models(name)
+    if not backbones or model.context in backbones:
+        return []
+    return [other for other in MODELS.values() if other.scale == model.scale and other.context in backbones]
+
+
+def absent(section: Section, model: Model) -> tuple[str, str | None]:
+    """Return why a section has no result, and the command that makes it (None: there is none yet)."""
+    if find_spec(f"replication.{section.name}") is None:
+        return "Not part of this version.", None
+    if section.of_the_paper:
+        return "Not there yet, run", f"python -m replication.{section.name}"
+    backbones = published_models(section.name)
+    if not backbones or model.context in backbones:
+        return "Not there yet, run", f"python -m replication.{section.name} --model {model.name}"
+    others = stand_ins(section.name, model)
+    if not others:
+        return f"The paper prints this table for {', '.join(backbones)}; there is no such model at this scale.", None
+    return (f"A table of {', '.join(backbones)} in the paper. Not there yet, run",
+            f"python -m replication.{section.name} --model {others[0].name}")
