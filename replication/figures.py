@@ -24,10 +24,10 @@ _MAX_NAME = 44
 _RC = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
-    "legend.fontsize": 8.5, "axes.edgecolor": "#767676", "axes.linewidth": 0.7, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": "#e3e3e3", "grid.linewidth": 0.6, "xtick.color": "#333333", "ytick.color": "#333333",
-    "axes.labelcolor": "#222222", "text.color": "#222222", "lines.linewidth": 1.5, "lines.markersize": 4.2,
-    "figure.facecolor": "white", "savefig.facecolor": "white", "text.parse_math": False, "axes.unicode_minus": True,
+    "legend.fontsize": 8.5, "axes.edgecolor": "#767676", "axes.linewidth": 0.7, "axes.grid": True,
+    "axes.axisbelow": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.6, "xtick.color": "#333333",
+    "ytick.color": "#333333", "axes.labelcolor": "#222222", "text.color": "#222222", "lines.linewidth": 1.5,
+    "lines.markersize": 4.2, "figure.facecolor": "white", "savefig.facecolor": "white", "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -52,7 +52,8 @@ def draw(plot: Plot) -> Drawing:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_RC, "svg.hashsalt": str(plot["id"])}):
+    style: dict[Any, Any] = {**_RC, "svg.hashsalt": str(plot["id"])}
+    with matplotlib.rc_context(style):
         series = [entry for entry in plot["series"] if any(True for _ in _points(entry))]
         names = ["\n".join(textwrap.wrap(_short(entry["name"]), 30)) or "-" for entry in series]
         columns = 1 if any(len(name) > 24 for name in names) else 2 if len(names) < 5 else 3
@@ -160,8 +161,18 @@ def _dress(axes: Any, plot: Plot, series: list[Plot]) -> None:
         _log2_axis(axes, series)
     elif scale == "category":
         _category_axis(axes, _categories(series))
+    else:
+        _whole_ticks(axes, [point["x"] for entry in series for point in _points(entry)])
     if not series:
         axes.text(0.5, 0.5, "no points", ha="center", va="center", transform=axes.transAxes)
+
+
+def _whole_ticks(axes: Any, xs: list[float]) -> None:
+    """Epochs and the like have no halves."""
+    from matplotlib.ticker import MaxNLocator
+
+    if xs and all(float(x).is_integer() for x in xs) and 0 < max(xs) - min(xs) <= 10:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _log2_axis(axes: Any, series: list[Plot]) -> None:

@@ -1,4 +1,4 @@
-"""Made-up result files in the contract's shape for every section of the page, with failures and gaps. No run is behind them."""
+"""Made-up result files in the contract's shape for every section of the page, with failures and gaps: no run."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def table(name, *, judged=False, model="tiny", scale="tiny", backbone=None):
                 continue
             number = None if printed is None else float(printed)
             value = draw.uniform(10, 90) if unit == "%" else (number or 1.0) * draw.uniform(0.8, 1.2)
-            group = "Code" if column in ("HE+", "MBPP+", "BCB", "LCB", "Code Avg.") else "Math"
+            group = "Code" if column.startswith(("HE+", "MBPP+", "BCB", "LCB", "Code Avg.")) else "Math"
             shown = {"paper": number} if judged else {"context": number}
             found = cell(row, column, value, unit=unit, digits=1 if unit == "%" else 2, **shown,
                          group=group if name in ("table1", "table4") else "")
@@ -165,9 +165,9 @@ def _damage(found):
     cells += [cell(HOSTILE, "MATH500", 12.5, group="Math"), cell(LONG_WORD, "MATH500", 22.5, group="Math")]
     found["table1"]["notes"] = [NOTE, HOSTILE, LONG_WORD]
     found["table1"]["footnotes"] = ["SPIN departs from the shared protocol: trains on pairs of replies."]
-    found["table1"]["ordering"] = [{"column": "Math Avg.", "rows": [], "measured": [], "paper": [], "tau": 0.2, "p": 0.7,
-                                    "text": "Kendall's tau between the measured and the printed order of six methods is "
-                                            "0.20 (p = 0.72)."}]
+    found["table1"]["ordering"] = [{"column": "Math Avg.", "rows": [], "measured": [], "paper": [],
+                                    "tau": 0.2, "p": 0.7, "text": "Kendall's tau between the measured and the printed "
+                                                                  "order of six methods is 0.20 (p = 0.72)."}]
     blocks = [entry | {"group": group} for group in ("tiny", "tiny-gemma") for entry in found["table5"]["cells"]]
     found["table5"]["cells"] = blocks
 

@@ -16,7 +16,8 @@ ALLOWED = {
     "replication": {"replication", "baselines", "evaluation", "foundation"},
 }
 OURS = set(ALLOWED)
-HEAVY = ("torch", "transformers", "trl", "datasets", "pandas", "sympy", "math_verify", "vllm", "huggingface_hub")
+HEAVY = ("torch", "transformers", "trl", "datasets", "pandas", "sympy", "math_verify", "vllm", "huggingface_hub",
+         "matplotlib", "jinja2")
 
 
 def _imported(path):
@@ -43,7 +44,8 @@ def test_every_module_says_what_it_is():
 
 @pytest.mark.parametrize("module", ["replication.table1", "replication.compare", "replication.run",
                                     "replication.results", "replication.plan", "replication.explain",
-                                    "replication.paper", "baselines.__main__"])
+                                    "replication.paper", "replication.page.__main__", "replication.figures",
+                                    "baselines.__main__"])
 def test_the_command_line_loads_nothing_heavy(module):
     program = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -2,7 +2,8 @@
 
     python -m replication.page --model tiny --results results
 
-`render` is pure; `write` reads results/<model>/*.json (docs/results.md) and writes report.html and figures/ beside them.
+`render` is pure; `write` reads results/<model>/*.json (docs/results.md) and writes report.html and
+figures/ beside them.
 """
 
 from replication.page.render import render

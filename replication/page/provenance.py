@@ -59,7 +59,7 @@ def settings(contents: Mapping[str, Content]) -> list[tuple[str, list[tuple[str,
 def _dotted(prefix: str, value: Any) -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
         return [line for key, entry in value.items()
-                for line in _dotted(f"{prefix}{'.' if prefix else ''}{key.removeprefix('configuration')}".strip("."), entry)]
+                for line in _dotted(f"{prefix}.{key}".removeprefix(".").removeprefix("configuration."), entry)]
     return [(prefix, _flat(value))]
 
 

@@ -81,7 +81,8 @@ def read_file(path: Path, name: str, model: Model) -> Content:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}:{error.colno}: not JSON ({error.msg}); {_again(path, name)}") from error
+        place = f"{path}:{error.lineno}:{error.colno}"
+        raise InputError(f"{place}: not JSON ({error.msg}); {_again(path, name)}") from error
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); {_again(path, name)}") from error
     except OSError as error:

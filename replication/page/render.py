@@ -1,4 +1,4 @@
-"""Puts the page together: one HTML text with its style, script and figures inside, every text escaped by the template."""
+"""Puts the page together: one HTML text with style, script and figures inside, every text escaped by the template."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from replication.models import MODELS, Model
 from replication.page import provenance, summary
 from replication.page.numbers import count_text
 from replication.page.sections import SECTIONS, absent, published_models, stand_ins
-from replication.page.tables import table_view
+from replication.page.tables import TableView, table_view
 from replication.paper import ASSUMPTIONS
 
 Content = dict[str, Any]
 
+_LONG_WORD = 24
 _HERE = Path(__file__).resolve().parent / "templates"
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069"
+                          r"\ud800-\udfff\ufffe\uffff]")
 
 
 def drawings(contents: Mapping[str, Content]) -> dict[str, Drawing]:
@@ -31,8 +33,8 @@ def render(contents: Mapping[str, Content], model: Model, *, skipped: Sequence[s
            drawn: Mapping[str, Drawing] | None = None) -> str:
     """Return the page of a model's result files (name -> content, checked by replication.page.reading).
 
-    `skipped` are remarks on files that were left out; `drawn` the drawings, made here where they are not given. The same
-    input gives the same text. Nothing in it is loaded from elsewhere.
+    `skipped` are remarks on files that were left out; `drawn` the drawings, made here where they are not given. The
+    same input gives the same text. Nothing in it is loaded from elsewhere.
     """
     contents = _in_order(contents)
     drawn = drawings(contents) if drawn is None else drawn
@@ -75,10 +77,12 @@ def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Ma
     content = contents.get(name)
     if content is None:
         why, command = absent(section, model)
-        return {"name": name, "place": section.place, "title": section.title, "absent": why, "command": command}
+        return {"name": name, "place": section.place, "title": section.title, "absent": why, "command": command,
+                "state": "not there"}
     view = table_view(content)
     owner = MODELS.get(content.get("model") or model.name, model)
     return {
+        "state": _state(view, content),
         "name": name, "place": content.get("place") or section.place, "title": content.get("title") or section.title,
         "absent": None, "view": view, "owner": None if owner.name == model.name else owner,
         "context": owner.context, "plots": [_plot(file, plot, drawn) for file, table, plot in _plots(contents)
@@ -89,6 +93,17 @@ def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Ma
         "scale": content.get("scale") or "",
         "note": _other_model(name, owner, model),
     }
+
+
+def _state(view: TableView, content: Content) -> str:
+    """Say in a few words, for the list of contents, what a section holds."""
+    found, plots = content.get("findings"), content.get("plots") or []
+    if found is not None:
+        return count_text(len(found), "finding")
+    if not view.columns:
+        return count_text(sum(map(figures.has_points, plots)), "figure")
+    others = [f"{view.counts[status]} {status}" for status in ("missing", "failed") if view.counts[status]]
+    return ", ".join([count_text(view.counts["measured"], "cell"), *others])
 
 
 def _other_model(name: str, owner: Model, model: Model) -> str:
@@ -127,4 +142,15 @@ def _template(name: str) -> Any:
 
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["breakable"] = _breakable
     return environment.get_template(name)
+
+
+def _breakable(text: str) -> Any:
+    """Let very long words break inside a table's cell; shorter ones stay whole."""
+    from markupsafe import Markup
+
+    pieces = re.split(rf"(\S{{{_LONG_WORD},}})", str(text))
+    return Markup("").join(Markup("<wbr>").join(piece[i : i + 12] for i in range(0, len(piece), 12))
+                           if len(piece) >= _LONG_WORD and not piece[:1].isspace() and " " not in piece else piece
+                           for piece in pieces)

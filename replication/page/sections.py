@@ -1,9 +1,9 @@
-"""What the page shows, in its order: Tables 1 to 12, the figures, theory, audit, and what is said where one is absent."""
+"""What the page shows, in its order: Tables 1 to 12, figures, theory, audit, and what is said where one is absent."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
+from pathlib import Path
 
 from replication.models import MODELS, Model
 from replication.paper_tables import ALL_MODELS, TABLES
@@ -22,6 +22,8 @@ class Section:
     of_the_paper: bool = False
     """About the paper alone, the same for every model."""
 
+
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 _MORE = (
     Section(name="figure3", place="Figure 3", title="Convergence over four epochs"),
@@ -60,7 +62,7 @@ def stand_ins(name: str, model: Model) -> list[Model]:
 
 def absent(section: Section, model: Model) -> tuple[str, str | None]:
     """Return why a section has no result, and the command that makes it (None: there is none yet)."""
-    if find_spec(f"replication.{section.name}") is None:
+    if not any((_PACKAGE / name).is_file() for name in (f"{section.name}.py", f"{section.name}/__main__.py")):
         return "Not part of this version.", None
     if section.of_the_paper:
         return "Not there yet, run", f"python -m replication.{section.name}"

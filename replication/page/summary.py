@@ -31,7 +31,8 @@ def facts(contents: Mapping[str, Content]) -> list[tuple[str, str]]:
 
 def _trainings(contents: Mapping[str, Content]) -> list[tuple[str, str]]:
     """Count trainings by id where the files list them, else the trained rows of the largest table."""
-    listed = {step for content in contents.values() for step in (content.get("provenance") or {}).get("trainings") or []}
+    origins = [content.get("provenance") or {} for content in contents.values()]
+    listed = {step for origin in origins for step in origin.get("trainings") or []}
     if listed:
         return [(f"{len(listed):,}", "trainings")]
     rows = max((len(content.get("budget") or []) for content in contents.values()), default=0)
@@ -47,14 +48,29 @@ def sentences(contents: Mapping[str, Content], model: Model) -> list[tuple[str, 
 
 def run_text(contents: Mapping[str, Content], model: Model) -> str:
     """Say in one sentence what was run and on what."""
-    shown = [SECTIONS[name].place for name in contents]
+    shown = [*_ranges("Table", contents), *_ranges("Figure", contents),
+             *(SECTIONS[name].place.lower() for name, content in contents.items()
+               if content.get("cells") and not name.startswith(("table", "figure")))]
     sizes = sorted({cell["n"] for content in contents.values() for cell in content.get("cells") or []
                     if cell.get("correct") is not None and cell.get("step") and cell.get("n")})
     questions = ""
     if sizes:
         span = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
         questions = f" Each graded cell rests on {span} questions."
-    return f"{model.title} was measured for {_listed(shown)}.{questions}"
+    listed = _listed(shown) if shown else "nothing yet"
+    return f"{model.title} was measured for {listed}.{questions}"
+
+
+def _ranges(word: str, contents: Mapping[str, Content]) -> list[str]:
+    """Return `Tables 1 to 3`, `Table 7`: consecutive numbers joined."""
+    numbers = sorted(int(name.removeprefix(word.lower())) for name in contents if name.startswith(word.lower()))
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return [f"{word} {run[0]}" if len(run) == 1 else f"{word}s {run[0]} to {run[-1]}" for run in runs]
 
 
 def scale_warning(model: Model) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from replication.page.numbers import digits_of, interval_text, p_text, value_text
 
 Content = dict[str, Any]
+STATUSES = ("measured", "missing", "failed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,7 @@ def table_view(content: Content) -> TableView:
         reasons=[(mark, f"{status}: {reason}") for (status, reason), mark in marks.items()],
         judgements=[_judgement(cell) for cell in cells if cell.get("judgement")],
         comparisons=[_comparison(c, unit) for c in content.get("comparisons") or []],
-        counts={status: sum(cell["status"] == status for cell in cells) for status in ("measured", "missing", "failed")},
+        counts={status: sum(cell["status"] == status for cell in cells) for status in STATUSES},
         any_context=any(cell.get("paper_context") is not None for cell in cells),
     )
 
