@@ -56,7 +56,7 @@ class TableView:
 def table_view(content: Content) -> TableView:
     """Lay out a result file's cells; groups become column heads, or row blocks where a row recurs in several groups."""
     cells = content.get("cells") or []
-    columns = list(dict.fromkeys(cell["column"] for cell in cells))
+    columns = _columns(cells)
     units = {cell.get("unit") or "" for cell in cells if cell["status"] == "measured"}
     unit = units.pop() if len(units) == 1 else ""
     marks = _marks(cells)
@@ -82,6 +82,15 @@ def _groups_are_rows(cells: list[Content]) -> bool:
     for cell in cells:
         groups_of_column.setdefault(cell["column"], set()).add(cell.get("group") or "")
     return any(len(groups) > 1 for groups in groups_of_column.values())
+
+
+def _columns(cells: list[Content]) -> list[str]:
+    """Return the columns in the file's order, those of one group side by side."""
+    group_of = {cell["column"]: cell.get("group") or "" for cell in cells}
+    groups = list(dict.fromkeys(group_of.values()))
+    if _groups_are_rows(cells):
+        return list(group_of)
+    return sorted(group_of, key=lambda column: groups.index(group_of[column]))
 
 
 def _column_groups(cells: list[Content], columns: list[str]) -> list[tuple[str, int]]:
