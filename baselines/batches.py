@@ -62,11 +62,12 @@ def encode_pool(examples: Sequence[Row], tokenizer: Any, prompt: PromptFormat, d
 
 
 def ordered(rows: list[Row], training: TrainingSettings, *, epochs: int, seed: int,
-            updates: int | None = None) -> list[Row]:
+            updates: int | None = None, first_epoch: int = 0) -> list[Row]:
     """Return the rows in training order: each epoch shuffled by its own stream, partial last batches dropped (A-01).
 
     Within each global batch, rows are sorted by length (longest first), so micro-batches hold similar lengths.
-    `updates` asks for that many batches instead, over as many epochs as that takes (A-67, step-matched).
+    `updates` asks for that many batches instead, over as many epochs as that takes (A-67, step-matched). `first_epoch`
+    numbers the first of them, so that a chain of trainings does not repeat one order.
 
     Raises:
         TrainingError: fewer rows than one global batch.
@@ -81,7 +82,7 @@ def ordered(rows: list[Row], training: TrainingSettings, *, epochs: int, seed: i
     wanted = epochs * (len(rows) // batch) if updates is None else updates
     result: list[Row] = []
     for epoch in range(-(-wanted // (len(rows) // batch))):
-        order = stream("training-order", seed, epoch).permutation(len(rows))
+        order = stream("training-order", seed, first_epoch + epoch).permutation(len(rows))
         for start in range(0, len(rows) - batch + 1, batch):
             chosen = [rows[i] for i in order[start : start + batch]]
             result.extend(sorted(chosen, key=lambda row: (-_length(row), row["id"])))

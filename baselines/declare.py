@@ -15,7 +15,7 @@ SCALING = ("learning_rate", "global_batch", "pool", "length")
 
 
 def setting(default: Any, *, place: str = "", paper: str = "", ambiguity: str = "", options: tuple[str, ...] = (),
-            scales_with: str = "", silent_base: Any = None, identity: bool = True) -> Any:
+            scales_with: str = "", silent_base: Any = None, prolongs: bool = False, identity: bool = True) -> Any:
     """Declare a method's setting: its default is the paper's value, `place` where the paper prints it.
 
     Args:
@@ -27,6 +27,7 @@ def setting(default: Any, *, place: str = "", paper: str = "", ambiguity: str = 
         scales_with: `learning_rate`, `global_batch`, `pool` or `length`: at other scales the default keeps its ratio
             to the shared protocol's value.
         silent_base: the value for a backbone whose base cannot write verifiable answers (E.6, Gemma).
+        prolongs: True for what only adds trainings after the same first ones.
         identity: False for what cannot change a result.
 
     Raises:
@@ -36,4 +37,4 @@ def setting(default: Any, *, place: str = "", paper: str = "", ambiguity: str = 
         raise InputError(f"a setting scales with {scales_with!r}; choose one of: {', '.join(SCALING)}")
     return field(default=default, metadata={"place": place, "paper": paper, "ambiguity": ambiguity, "options": options,
                                             "scales_with": scales_with, "silent_base": silent_base,
-                                            "identity": identity})
+                                            "prolongs": prolongs, "identity": identity})

@@ -47,7 +47,7 @@ class WMSS(Method):
     joint: JointTraining = field(default_factory=JointTraining)
     selection: Selection = field(default_factory=Selection)
     entropy: EntropySettings = field(default_factory=EntropySettings)
-    iterations: int = setting(1, ambiguity="A-83")
+    iterations: int = setting(1, ambiguity="A-83", prolongs=True)
     """K of Algorithm 1."""
     steps: Literal["as_is", "refill"] = setting("as_is", ambiguity="A-67")
     """A shorter epoch over the active set, or repeated up to the full epoch's updates."""

@@ -6,6 +6,7 @@ was seen is read from the steps' manifests.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -112,12 +113,19 @@ def lines(budgets: list[Budget], warmup: dict[str, Any] | None) -> list[str]:
         before = "" if warmup is None else (f" ({warmup['updates']:,} updates, {warmup['examples_seen']:,} examples, "
                                             "shared by all)")
         said.append(f"Updates / examples seen after the warm-up{before}: {seen}.")
-    said += [f"{b['row']} departs from the shared protocol: {'; '.join(b['departures'])}." for b in budgets
-             if b["departures"]]
-    for budget in budgets:
-        said += [f"{budget['row']}: {text}." for notes in budget["data"].values() if (text := _counted(notes))]
-        said += [f"Warning: {warning}." for warning in budget["warnings"]]
+    said += _by_rows((b["row"], f"departs from the shared protocol: {'; '.join(b['departures'])}") for b in budgets
+                     if b["departures"])
+    said += _by_rows((b["row"], text) for b in budgets for notes in b["data"].values() if (text := _counted(notes)))
+    said += [f"Warning: {warning}." for b in budgets for warning in b["warnings"]]
     return list(dict.fromkeys(said))
+
+
+def _by_rows(remarks: Iterable[tuple[str, str]]) -> list[str]:
+    """Say a remark once, for all rows that share it."""
+    rows: dict[str, list[str]] = {}
+    for row, text in remarks:
+        rows.setdefault(text, []).append(row)
+    return [f"{', '.join(dict.fromkeys(named))}: {text}." for text, named in rows.items()]
 
 
 def _counted(notes: dict[str, Any]) -> str:

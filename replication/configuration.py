@@ -15,7 +15,7 @@ from baselines import METHODS
 from baselines.interface import Method
 from baselines.settings import DataSettings, LossSettings, TrainingSettings
 from foundation.errors import InputError
-from foundation.prompts import PromptFormat
+from foundation.prompts import Domain, PromptFormat, system_prompt
 from replication.models import Model
 from replication.rows import changed, owner, sections
 from replication.settings_text import parsed
@@ -99,11 +99,12 @@ class Configuration:
     methods: tuple[str, ...] = ()
     """Changes of methods' settings, `section.field=value`; the methods' own files hold the defaults."""
 
-    def prompt_format(self, model: Model) -> PromptFormat:
-        """Return the prompt of a model under these settings."""
+    def prompt_format(self, model: Model, domain: Domain = "math") -> PromptFormat:
+        """Return the prompt of a model in a domain under these settings."""
+        spoken = model.system is not None and self.prompt.system != "none"
         return PromptFormat(
             style=model.style,
-            system=None if self.prompt.system == "none" else model.system,
+            system=system_prompt(model.style, domain) if spoken else None,
             terminator=model.terminator if self.prompt.eos == "template_eot" else model.end_of_text,
             tokenise=self.data.tokenise,
         )

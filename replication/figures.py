@@ -163,8 +163,35 @@ def _dress(axes: Any, plot: Plot, series: list[Plot]) -> None:
         _category_axis(axes, _categories(series))
     else:
         _whole_ticks(axes, [point["x"] for entry in series for point in _points(entry)])
+        _label_points(axes, series)
     if not series:
         axes.text(0.5, 0.5, "no points", ha="center", va="center", transform=axes.transAxes)
+
+
+def _label_points(axes: Any, series: list[Plot]) -> None:
+    """Write labels that points share above the axes, upright and apart; a series' own name stands in the key."""
+    names = {entry["name"] for entry in series}
+    label_at = {point["x"]: _short(point["label"]) for entry in series for point in _points(entry)
+                if point.get("label") and point["label"] not in names}
+    if not label_at:
+        return
+    low, high = axes.get_xlim()
+    step = (high - low) * 0.045
+    places = _spread(sorted(label_at), step)
+    shift = min(0.0, high - places[-1])  # the last label stays inside
+    for x, place in zip(sorted(label_at), places, strict=True):
+        axes.annotate(label_at[x], xy=(x, 1.0), xycoords=("data", "axes fraction"), xytext=(place + shift, 1.05),
+                      textcoords=("data", "axes fraction"), rotation=90, ha="center", va="bottom", fontsize=8,
+                      arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": _GREY, "shrinkA": 0, "shrinkB": 0})
+    axes.set_xlim(low, high)
+
+
+def _spread(xs: list[float], step: float) -> list[float]:
+    """Move sorted places to the right until each is `step` from the one before."""
+    places: list[float] = []
+    for x in xs:
+        places.append(max(x, places[-1] + step) if places else x)
+    return places
 
 
 def _whole_ticks(axes: Any, xs: list[float]) -> None:

@@ -95,6 +95,14 @@ class MethodPlan:
             raise self._refusal("has no Train phase: there is nothing to evaluate")
         return self._checkpoint(guarded(type(self.method), "has a `result` that fails", self.method.result))
 
+    def checkpoint(self, name: str) -> Step:
+        """Return a checkpoint by the name its phase gave it.
+
+        Raises:
+            InputError: there is none of that name.
+        """
+        return self._checkpoint(name)
+
     def _refusal(self, text: str, phase: Phase | None = None) -> InputError:
         where = "" if phase is None else f", phase {type(phase).__name__}"
         return InputError(f"{said_of(self.method, 'phases' if phase else 'result')}{where}: {text}")
@@ -135,7 +143,7 @@ class MethodPlan:
                 raise self._refusal(f"it needs Score(of={name!r}) before it", phase)
         self.made[phase.out] = SelectActive(
             strong=self.entropies[phase.strong], weak=self.entropies[phase.weak], selection=phase.selection,
-            seed=self.planner.request.seed, draw=phase.draw, hint_seconds=self.planner.hint("select"))
+            seed=self.planner.seed, draw=phase.draw, hint_seconds=self.planner.hint("select"))
 
     def _weak_driven_prompt(self) -> PromptFormat:
         """The public code gives its system prompt to stage 1 alone (A-09)."""
@@ -145,7 +153,7 @@ class MethodPlan:
     # ------------------------------------------------------------------------------------------------ rollouts
 
     def _subset(self, phase: Subset) -> None:
-        self.made[phase.out] = DrawSubset(pool=self.pool, size=phase.size, seed=self.planner.request.seed)
+        self.made[phase.out] = DrawSubset(pool=self.pool, size=phase.size, seed=self.planner.seed)
 
     def _sample(self, phase: Sample) -> None:
         configuration, planner = self.planner.configuration, self.planner
@@ -157,7 +165,7 @@ class MethodPlan:
             hints=prompts if hinted else None, prompt=planner.prompt, n=phase.n, temperature=phase.temperature,
             top_k=phase.top_k, top_p=phase.top_p, max_tokens=phase.max_tokens or configuration.data.max_length,
             max_new_tokens=phase.max_new_tokens, batch_size=configuration.rollouts.batch_size,
-            compute_dtype=configuration.train.compute_dtype, seed=planner.request.seed,
+            compute_dtype=configuration.train.compute_dtype, seed=planner.seed,
             backend=configuration.rollouts.backend, of=phase.of, threads=planner.scale.threads,
             hint_seconds=planner.hint("rollouts") * phase.n / 4,
         )
@@ -179,7 +187,7 @@ class MethodPlan:
         replies = self._replies(phase.rollouts, phase)
         self.made[phase.out] = MakeHints(
             replies=replies, grades=self._grades(replies), pool=self.pool, incorrect=phase.incorrect,
-            seed=self.planner.request.seed, template=HINT_TEMPLATES[self.planner.domain])
+            seed=self.planner.seed, template=HINT_TEMPLATES[self.planner.domain])
 
     def _distil(self, phase: Distil) -> None:
         replies, planner = self._replies(phase.replies, phase), self.planner
@@ -212,7 +220,7 @@ class MethodPlan:
             "method": self.row.name, "method_version": method.version, "loss_settings": self._loss_identity(),
             "method_source": source_sha256(type(method)), "loss_of": Handle(method),
             "strong": self._checkpoint(phase.strong, phase), "epochs": phase.epochs, "prompt": planner.prompt,
-            "training": phase.departures.applied(shared), "seed": planner.request.seed, "out": phase.out,
+            "training": phase.departures.applied(shared), "seed": planner.seed, "out": phase.out,
             "title": self.row.title, "threads": planner.scale.threads,
         }
 
@@ -242,12 +250,24 @@ class MethodPlan:
         if phase.trainer:  # the library's own noise depends on how an update is cut
             shared["loss_settings"] = {**shared["loss_settings"], "micro_batch": shared["training"].micro_batch}
         kind = "train" if phase.weak is None else "train-pair"
+        keep = self.row.snapshots and self.planner.seed == self.planner.request.seed
         return TrainPhase(
-            **shared, pool=self.pool, examples=data, step_matched=phase.step_matched, joint=phase.joint,
-            lora=phase.lora, weak=None if phase.weak is None else self._checkpoint(phase.weak, phase),
+            **shared, first_epoch=epochs_before(shared["strong"]), pool=self.pool,
+            snapshots=snapshot_fractions() if keep else (), examples=data, step_matched=phase.step_matched,
+            joint=phase.joint, lora=phase.lora,
+            weak=None if phase.weak is None else self._checkpoint(phase.weak, phase),
             reference=None if phase.reference is None else self._checkpoint(phase.reference, phase),
             data=self.planner.configuration.data, loss=loss, library_arguments=dict(phase.trainer),
             hint_seconds=self.planner.hint(kind) * phase.epochs)
+
+
+def epochs_before(checkpoint: Step) -> int:
+    """Return the epochs that a checkpoint has been trained for, along the branch that is kept."""
+    if isinstance(checkpoint, Snapshot):
+        return epochs_before(checkpoint.of)
+    if isinstance(checkpoint, TrainPhase):
+        return checkpoint.epochs + epochs_before(checkpoint.strong)
+    return 1 + epochs_before(checkpoint.strong) if isinstance(checkpoint, TrainPairs) else 0
 
 
 def snapshot_fractions() -> tuple[float, ...]:

@@ -84,6 +84,22 @@ def model_named(name: str) -> Model:
     return MODELS[name]
 
 
+def backbone(model: Model, wanted: str) -> Model:
+    """Return the model that a table runs on: the one asked for, or the Gemma-style one that belongs to it.
+
+    Raises:
+        PrerequisiteError: the model's scale has no Gemma-style model.
+    """
+    if wanted == "asked" or model.style == "tag_free":
+        return model
+    for other in MODELS.values():
+        if other.scale == model.scale and other.style == "tag_free":
+            return other
+    gemmas = ", ".join(name for name, other in MODELS.items() if other.style == "tag_free")
+    raise PrerequisiteError(f"this table is about a Gemma-style model, and at {model.scale} scale there is none; "
+                            f"choose one of: {gemmas}")
+
+
 def require_hardware(model: Model) -> None:
     """Check, before anything is downloaded, that the machine can run the model.
 

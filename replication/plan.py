@@ -6,7 +6,7 @@ entropies are built by the same calls for every method and table.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -16,18 +16,23 @@ from baselines import METHODS
 from baselines.interface import BASE, WARMUP, Method
 from baselines.sft import SFT
 from baselines.user_methods import Handle
+from evaluation.backends.interface import Sampling
 from evaluation.benchmarks import BENCHMARKS, benchmark
 from evaluation.benchmarks.loading import how_to_get
 from evaluation.graders.math import GRADER_VERSION
 from foundation import hub, locks
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
+from foundation.prompts import Domain
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
+from replication.declarations import FINAL, Line, Table
 from replication.method_plan import MethodPlan, snapshot_fractions
 from replication.models import Model
+from replication.rollout_steps import Snapshot
 from replication.rows import Row, resolve
-from replication.scales import Scale
+from replication.sample_steps import GradeSamples, SampleAnswers
+from replication.scales import SCALES, Scale
 from replication.steps import (
     BuildPool,
     FetchModel,
@@ -39,6 +44,7 @@ from replication.steps import (
     TrainPhase,
 )
 
+SNAPSHOT_PREFIX = "ck-"
 REFERENCE_TITLES = {BASE: "Base (M0)", WARMUP: "Warm-up (M1)"}
 
 
@@ -60,12 +66,20 @@ class Request:
 
 
 class Planner:
-    """Builds the steps of one request. Reads file hashes, runs nothing."""
+    """Builds the steps of one request in one domain, for one training seed. Reads file hashes, runs nothing."""
 
-    def __init__(self, request: Request, domain: str = "math") -> None:
+    def __init__(self, request: Request, domain: Domain = "math", seed: int | None = None) -> None:
+        """Plan for a domain.
+
+        Args:
+            request: what was asked for; its seed also fixes the base, the pool and the problems.
+            domain: math, code or logic.
+            seed: of the trainings and draws; None: the request's.
+        """
         self.request, self.model, self.scale, self.domain = request, request.model, request.scale, domain
+        self.seed = request.seed if seed is None else seed
         self.configuration = request.configuration
-        self.prompt = request.configuration.prompt_format(request.model)
+        self.prompt = request.configuration.prompt_format(request.model, domain)
         self.rows: dict[str, Row] = {}
         self.plans: dict[str, MethodPlan] = {}
 
@@ -112,11 +126,24 @@ class Planner:
         return hub.pinned_revision(repo_id, repo_type)
 
     @cached_property
-    def _pool(self) -> BuildPool:
-        sources = self.scale.pool_sources
+    def unavailable(self) -> str | None:
+        """Why nothing can be trained in this domain here, or None."""
+        if self._sources():
+            return None
+        return f"there is no {self.domain} pool to train on {self._where()} (docs/data.md)"
+
+    def _where(self) -> str:
+        return "among the real files of a data root" if self.request.data_root else f"at {self.scale.name} scale"
+
+    def _sources(self) -> tuple[str, ...]:
         if self.scale.name == "paper" and self.request.data_root is not None:
-            sources = ("gsm8k", "mawps")
-        limit = self.scale.pool_size if self.request.limit_train is None else self.request.limit_train
+            return SCALES["small"].pool_sources.get(self.domain, ())
+        return self.scale.pool_sources.get(self.domain, ())
+
+    @cached_property
+    def _pool(self) -> BuildPool:
+        sources = self._sources()
+        limit = self.scale.pool_size.get(self.domain) if self.request.limit_train is None else self.request.limit_train
         return BuildPool(domain=self.domain, sources=sources, limit=limit, seed=self.request.seed,
                          sha256=self._pool_hashes(sources), hint_seconds=self.hint("pool"),
                          data_root=None if self.request.data_root is None else str(self.request.data_root))
@@ -141,7 +168,7 @@ class Planner:
             return ()
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]
-        files += [path for b in BENCHMARKS.values() if b.domain == "math" and (path := root / b.file).is_file()]
+        files += [path for b in BENCHMARKS.values() if b.domain == self.domain and (path := root / b.file).is_file()]
         return tuple((path.relative_to(root).as_posix(), sha256_file(path)) for path in files)
 
     def _data_root(self) -> Path:
@@ -155,15 +182,16 @@ class Planner:
             raise InputError(f"the data root {root} is not a folder; name one with --data-root DIR or WMSS_DATA_ROOT")
         return root
 
-    def problems(self, name: str) -> LoadProblems:
-        """A benchmark's problems.
+    def problems(self, name: str, limit: int | None = None) -> LoadProblems:
+        """A benchmark's problems, at most `limit` of them, or as many as scale and request say.
 
         Raises:
             InputError: no such benchmark.
             PrerequisiteError: its file is missing.
         """
         chosen = benchmark(name)
-        limit = self.scale.benchmark_size if self.request.limit_eval is None else self.request.limit_eval
+        limits = [n for n in (limit, self.scale.benchmark_size, self.request.limit_eval) if n is not None]
+        limit = min(limits) if limits else None
         if self.scale.problems_source == "synthetic":
             return LoadProblems(benchmark=name, source="synthetic", limit=limit, seed=self.request.seed,
                                 hint_seconds=self.hint("problems"))
@@ -185,23 +213,38 @@ class Planner:
             method="sft", method_version=sft.version, loss_settings=sft.loss_settings(), loss_of=Handle(sft),
             strong=self.base(), pool=self.pool(), epochs=1, prompt=self.prompt, data=self.configuration.data,
             training=self.configuration.train, loss=self.configuration.loss, snapshots=snapshot_fractions(),
-            seed=self.request.seed, out=WARMUP, title="warm-up", threads=self.scale.threads,
+            seed=self.seed, out=WARMUP, title="warm-up", threads=self.scale.threads,
             hint_seconds=self.hint("train"))
 
     def final(self, row: str) -> Step:
         """The checkpoint that a row evaluates; M0 and M1 are their own."""
+        return self.checkpoint(row)
+
+    def checkpoint(self, row: str, at: str = FINAL) -> Step:
+        """A row's checkpoint: the last one, one inside its last training (`ck-50`), or an earlier one (`M2`).
+
+        Raises:
+            InputError: the row has no such checkpoint.
+        """
+        if at.startswith(SNAPSHOT_PREFIX):
+            training = self.warmup() if row == WARMUP else self.plan(row).trainings[-1]
+            return Snapshot(of=training, which=at)
+        if at != FINAL:
+            return self.plan(row).checkpoint(at)
         if row == BASE:
             return self.base()
         return self.warmup() if row == WARMUP else self.plan(row).result()
 
     # ---------------------------------------------------------------------------------------------- evaluation
 
-    def grade(self, row: str, name: str) -> Grade:
+    def grade(self, row: str, name: str, at: str = FINAL, limit: int | None = None) -> Grade:
         """Verdicts of a row (a method, M0 or M1) on a benchmark."""
-        problems, title = self.problems(name), self.row_title(row)
+        problems, title = self.problems(name, limit), self.row_title(row)
+        if at != FINAL:
+            title = f"{title} {at}"
         evaluation = self.configuration.eval
         records = Generate(
-            checkpoint=self.final(row), problems=problems, prompt=self.prompt,
+            checkpoint=self.checkpoint(row, at), problems=problems, prompt=self.prompt,
             max_new_tokens=evaluation.max_new_tokens or benchmark(name).max_new_tokens,
             max_prompt_tokens=evaluation.max_prompt_tokens, batch_size=evaluation.batch_size,
             compute_dtype=evaluation.compute_dtype, of=title, benchmark=name, threads=self.scale.threads,
@@ -210,6 +253,20 @@ class Planner:
         return Grade(records=records, problems=problems, grader_version=GRADER_VERSION, of=title, benchmark=name,
                      hint_seconds=self.hint("grade"))
 
+    def sampled_grade(self, row: str, name: str, sampling: Sampling) -> GradeSamples:
+        """Verdicts on sampled answers of a row to a benchmark (B.9)."""
+        problems, settings = self.problems(name, self.scale.sampled_size), self.configuration
+        title = self.row_title(row)
+        records = SampleAnswers(
+            checkpoint=self.checkpoint(row), problems=problems, prompt=self.prompt, n=sampling.n,
+            temperature=sampling.temperature, top_p=sampling.top_p,
+            max_new_tokens=settings.eval.max_new_tokens or benchmark(name).max_new_tokens,
+            max_prompt_tokens=settings.eval.max_prompt_tokens, batch_size=settings.rollouts.batch_size,
+            compute_dtype=settings.eval.compute_dtype, seed=self.seed, backend=settings.rollouts.backend, of=title,
+            benchmark=name, threads=self.scale.threads, hint_seconds=self.hint("samples"))
+        return GradeSamples(records=records, problems=problems, grader_version=GRADER_VERSION, of=title,
+                            benchmark=name, hint_seconds=self.hint("grade"))
+
     def row_title(self, row: str) -> str:
         """Return a row's heading."""
         return REFERENCE_TITLES.get(row) or self.row(row).title
@@ -217,6 +274,43 @@ class Planner:
     def hint(self, kind: str) -> float:
         """Return the expected seconds of a kind of step, 0 where unknown."""
         return self.scale.hint_seconds.get(kind, 0.0)
+
+
+class Planners:
+    """The planners of one request, one for each domain and training seed; what two tables share is planned once."""
+
+    def __init__(self, request: Request, benchmarks: Container[str] = BENCHMARKS) -> None:
+        """Plan for a request; `benchmarks` are the columns that were asked for."""
+        self.request, self.benchmarks = request, benchmarks
+        self._made: dict[tuple[Domain, int], Planner] = {}
+
+    def limited(self, benchmarks: Container[str]) -> Planners:
+        """Return the same planners for another choice of columns."""
+        other = Planners(self.request, benchmarks)
+        other._made = self._made
+        return other
+
+    def __call__(self, domain: Domain = "math", training: int = 0) -> Planner:
+        """Return the planner of a domain, for the first training or a later one with a seed of its own."""
+        key = domain, self.request.seed + training
+        if key not in self._made:
+            self._made[key] = Planner(self.request, *key)
+        return self._made[key]
+
+    def lines(self, table: Table) -> tuple[Line, ...]:
+        """Return a table's rows: the references, then the methods."""
+        return (*(Line(row) for row in table.reference_rows), *table.lines)
+
+    def methods(self, table: Table) -> tuple[str, ...]:
+        """Return the texts of a table's method rows, each once."""
+        return tuple(dict.fromkeys(line.text for line in table.lines))
+
+    def grades(self, table: Table, line: Line, name: str) -> tuple[Grade, ...]:
+        """Return the verdicts behind a cell, one step for each of the table's trainings."""
+        limit = self.request.scale.sweep_size if table.sweep else None
+        domain = benchmark(name).domain
+        return tuple(self(domain, training).grade(line.text, name, line.at, limit)
+                     for training in range(table.trainings))
 
 
 def packages_version(package: str) -> str | None:

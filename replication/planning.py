@@ -1,28 +1,57 @@
-"""`--plan`: the steps a table needs, which are done, which are shared; nothing runs."""
+"""`--plan`: the steps that tables need, which are done, which are shared; nothing runs."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from replication.display import clock
 from replication.run import missing_steps
-from replication.steps import closure
+from replication.steps import Step, closure
 from replication.store import Store
 from replication.tables import TableRun
 
+TRAININGS = ("train", "train-pairs")
 
-def print_plan(run: TableRun, store: Store) -> None:
+
+def print_plan(runs: Sequence[TableRun], store: Store) -> None:
     """Print one line a step, parents first, then the sums."""
-    steps = closure(run.targets)
-    missing = {step.key for step in missing_steps(run.targets, store)}
+    targets = [step for run in runs for step in run.targets]
+    steps = closure(targets)
+    missing = {step.key for step in missing_steps(targets, store)}
     users = Counter(parent.key for step in steps for parent in {p.key: p for p in step.parents.values()}.values())
-    print(f"{run.table.place}, model {run.planner.model.name}: {len(steps)} steps")
+    print(f"{_names(runs)}: {len(steps)} steps")
     for step in steps:
         state = "to run" if step.key in missing else "done" if store.is_done(step) else "not needed"
         shared = f"feeds {users[step.key]} steps" if users[step.key] > 1 else ""
         print(f"  {state:<10} {step.id:<24} {step.label:<34} {shared}".rstrip())
-    trainings = [step for step in steps if step.kind == "train"]
     seconds = sum(step.hint_seconds for step in steps if step.key in missing)
-    print(f"{len(missing)} to run, {len(steps) - len(missing)} done or not needed; {len(trainings)} trainings; "
+    print(f"{len(missing)} to run, {len(steps) - len(missing)} done or not needed; "
           f"{sum(n > 1 for n in users.values())} steps are shared"
-          + (f"; about {clock(seconds)} of work on two cores" if seconds else ""))
+          + (f"; about {clock(seconds)} of work on one core" if seconds else ""))
+    print(sharing(runs))
+
+
+def _names(runs: Sequence[TableRun]) -> str:
+    models = dict.fromkeys(run.planners.request.model.name for run in runs)
+    return f"{', '.join(dict.fromkeys(run.table.place for run in runs))}, model {', '.join(models)}"
+
+
+def sharing(runs: Sequence[TableRun]) -> str:
+    """Say how many trainings there are, and how many if each row of each table were made by itself."""
+    distinct = [step for step in closure([step for run in runs for step in run.targets]) if step.kind in TRAININGS]
+    alone = [step for run in runs for made in _checkpoints(run) for step in closure([made]) if step.kind in TRAININGS]
+    text = (f"{len(distinct)} trainings, one for each distinct configuration; every row of every table by itself would "
+            f"take {len(alone)}")
+    ours, theirs = (sum(step.hint_seconds for step in steps) for steps in (distinct, alone))
+    return text + (f": about {clock(ours)} instead of {clock(theirs)} of training on one core" if ours else "")
+
+
+def _checkpoints(run: TableRun) -> list[Step]:
+    """Return the trained checkpoints that a table's steps start from, each once."""
+    found = {}
+    for step in closure(run.targets):
+        if step.kind in ("generate", "samples", "logit-stats", "theory"):
+            found.update({parent.key: parent for role, parent in step.parents.items()
+                          if parent.kind in (*TRAININGS, "snapshot")})
+    return list(found.values())

@@ -38,6 +38,8 @@ class Row:
     """Settings that the backbone's silent base decided (E.6's exception)."""
     changed: bool = False
     """Whether the user's settings make it another method than its name says: the paper has no value for it."""
+    snapshots: bool = True
+    """Whether its trainings keep checkpoints inside their epoch: those of a sweep do not, nobody asks for them."""
 
 
 def split_rows(text: str) -> list[str]:
@@ -87,6 +89,7 @@ def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale,
         key, _, value = change.partition("=")
         if key.strip() not in fixed and owner(registry, key.partition(".")[0]) == name:
             method = changed(method, name, key.strip(), value.strip())
+    plain = method
     for change in own:
         key, equals, value = change.partition("=")
         if not equals or owner(registry, key.strip().partition(".")[0]) != name:
@@ -96,7 +99,14 @@ def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale,
     title = method.title if variant is None else variant.title
     kept = tuple(f"{field_name} = {value}" for field_name, value in adapted.items()
                  if getattr(method, field_name) == value)
-    return Row(text, name, f"{title} ({'; '.join(own)})" if own else title, method, kept, method != declared)
+    return Row(text, name, f"{title} ({'; '.join(own)})" if own else title, method, kept, method != declared,
+               _same_course(method, plain))
+
+
+def _same_course(method: Method, plain: Method) -> bool:
+    """Say whether a method only goes on longer than another, if it differs at all."""
+    longer = {f.name: getattr(plain, f.name) for f in dataclasses.fields(method) if f.metadata.get("prolongs")}
+    return dataclasses.replace(method, **longer) == plain
 
 
 def _named(head: str, registry: Registry) -> tuple[str, Variant | None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from baselines.settings import DataSettings, TrainingSettings
+from foundation.prompts import Domain
 from replication.configuration import Configuration, EvaluationSettings, PretrainingSettings, RolloutSettings
 from replication.paper import integer, number
 
@@ -17,18 +19,24 @@ class Scale:
     note: str
     """Stands in every heading of a result at this scale."""
     configuration: Configuration
-    pool_sources: tuple[str, ...]
-    pool_size: int | None
+    pool_sources: Mapping[Domain, tuple[str, ...]]
+    """Where the pool of each domain comes from; a domain that is not there cannot be trained at this scale."""
+    pool_size: Mapping[Domain, int]
+    """Examples of a domain's pool, where it is limited."""
     benchmark_size: int | None
     problems_source: str
     threads: int
     entropy_batch_tokens: int
+    sweep_size: int | None = None
+    """Problems of each benchmark in tables with many trainings (Tables 8 and 9)."""
+    sampled_size: int | None = None
+    """Problems of each benchmark in Table 10, which takes 64 samples of each."""
     hint_seconds: dict[str, float] = field(default_factory=dict)
     """Expected duration of each kind of step on the reference machine (2 cores)."""
 
     def ratios(self) -> dict[str, float]:
         """Return this scale's shared values over the paper's, by the names of `baselines.interface.setting`."""
-        shared, pool = self.configuration.second_epoch, self.pool_size
+        shared, pool = self.configuration.second_epoch, self.pool_size.get("math")
         return {
             "learning_rate": shared.learning_rate / PAPER_TRAINING.learning_rate,
             "global_batch": shared.global_batch / PAPER_TRAINING.global_batch,
@@ -65,7 +73,8 @@ SCALES: dict[str, Scale] = {
                 rollouts=RolloutSettings(batch_size=256),
                 pretrain=PretrainingSettings(updates=800, sequence_length=192, learning_rate=3e-3, batch=16),
             ),
-            pool_sources=("synthetic",), pool_size=6_400, benchmark_size=200, problems_source="synthetic",
+            pool_sources=dict.fromkeys(("math", "code", "logic"), ("synthetic",)), pool_size={"math": 6_400},
+            benchmark_size=200, sweep_size=100, sampled_size=50, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
             hint_seconds={"pretrain": 260, "pool": 1, "problems": 1, "train": 50, "train-pair": 60, "entropy": 15,
                           "select": 0.1, "generate": 1.5, "grade": 0.2, "rollouts": 40, "targets": 10,
@@ -81,7 +90,7 @@ SCALES: dict[str, Scale] = {
                                         compute_dtype="bfloat16"),
                 rollouts=RolloutSettings(batch_size=32),
             ),
-            pool_sources=("gsm8k", "mawps"), pool_size=None, benchmark_size=None, problems_source="data_root",
+            pool_sources={"math": ("gsm8k", "mawps")}, pool_size={}, benchmark_size=None, problems_source="data_root",
             threads=1, entropy_batch_tokens=2048,  # two processes of one thread beat one of two
             hint_seconds={"fetch": 30, "pool": 3, "problems": 1, "train": 330, "train-pair": 420, "entropy": 110,
                           "select": 0.1, "generate": 40, "grade": 1, "rollouts": 600, "targets": 60,
@@ -95,7 +104,8 @@ SCALES: dict[str, Scale] = {
                 data=DataSettings(max_length=integer("train.max_length")),
                 eval=EvaluationSettings(compute_dtype="bfloat16"), rollouts=RolloutSettings(backend="vllm"),
             ),
-            pool_sources=("am",), pool_size=None, benchmark_size=None, problems_source="hub",
+            pool_sources={"math": ("am",), "code": ("am",), "logic": ("logic",)}, pool_size={},
+            benchmark_size=None, problems_source="hub",
             threads=8, entropy_batch_tokens=16_384,
         ),
     )

@@ -228,7 +228,7 @@ class TrainPhase(Step):
     kind = "train"
     action = "replication.actions.training:train_phase"
     libraries = TRAINING_LIBRARIES
-    version = 2
+    version = 3
     method: str
     method_version: int
     method_source: str | None = None
@@ -243,6 +243,8 @@ class TrainPhase(Step):
     examples: Step | None = None
     """What is trained on: a subset or an active set of the pool, or stored targets; None: the whole pool."""
     epochs: int
+    first_epoch: int = 0
+    """Epochs that the strong branch has behind it: each epoch of a chain has an order of its own."""
     step_matched: bool = False
     prompt: PromptFormat
     data: DataSettings

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 import zlib
 
+from replication.models import MODELS
 from replication.page.sections import SECTIONS, published_models
 from replication.paper_tables import ALL_MODELS, TABLES
 
+WEAK = ("base", "ck-50", "ck-100", "ck-150", "ck-200")
 HOSTILE = "<script>alert('row')</script> \"quoted\" & 'single'"
 LONG_WORD = "Donaudampfschifffahrtsgesellschaft" * 4
 
@@ -15,8 +17,8 @@ PROVENANCE = {
     "settings": {"configuration": {"train": {"learning_rate": 0.002, "global_batch": 32}, "methods": []}, "seed": 0,
                  "limit_train": None},
     "computed_at": [{"commit": "a" * 40, "dirty": False, "steps": 117}],
-    "rendered_at": {"commit": "b" * 40, "dirty": True}, "python": "3.11.7",
-    "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0"},
+    "trainings": ["train-1", "train-2", "train-pairs-3"], "rendered_at": {"commit": "b" * 40, "dirty": True},
+    "python": "3.11.7", "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0"},
     "hardware": {"processor": "a processor", "cores": 2, "memory_mib": 24105, "gpus": []},
 }
 NOTE = "tiny scale: a 0.8M-parameter model on generated problems; not a replication of the paper's numbers."
@@ -120,9 +122,14 @@ def plots():
                                 series("SFT", [(0, 44), (218, 44)], "reference")]}],
         "figure5": [{"id": "entropy-gap", "title": "Accuracy against the checkpoint on the weak side",
                      "x": {"label": "weak side", "scale": "category"}, "y": {"label": "pass@1 (%)"},
-                     "series": [series(name, [(x, b - 3 * i) for i, x in enumerate(("base", "ck-50", "ck-100", "ck-150",
-                                                                                 "ck-200"))], band=4)
-                                for name, b in (("MATH500", 66), ("GSM8K", 80))]}],
+                     "series": [series(name, [(x, b - 3 * i) for i, x in enumerate(WEAK)], band=4)
+                                for name, b in (("MATH500", 66), ("GSM8K", 80))]},
+                    {"id": "entropy-gap-nats", "title": "Accuracy by the entropy gap",
+                     "x": {"label": "weak minus strong (nats per token)", "scale": "linear"},
+                     "y": {"label": "pass@1 (%)"},
+                     "series": [{"name": "MATH500", "kind": "measured", "points": [
+                         {"x": gap, "y": 60.0 - i, "low": 55.0, "high": 65.0, "label": name}
+                         for i, (name, gap) in enumerate(zip(WEAK, (1.07, 0.2, 0.21, 0.22, 0.225), strict=True))]}]}],
         "table11": [{"id": "cost-gain", "title": "Training time against gain over SFT",
                      "x": {"label": "seconds after the warm-start", "scale": "linear"},
                      "y": {"label": "Math Avg. over SFT (points)"},
@@ -135,7 +142,7 @@ def all_contents():
     """Every section filled at tiny scale: all tables, figures, theory, audit, ambiguities; with failures and gaps."""
     found = {name: table(name) for name in TABLES if not published_models(name) or "Qwen3-4B-Base" in
              published_models(name)}
-    found["table4"] = table("table4")
+    found["table4"] = table("table4", model="tiny-gemma" if "tiny-gemma" in MODELS else "tiny") | {"asked": "tiny"}
     for name in ("figure3", "figure4", "figure5"):
         found[name] = content(name, [])
     found["theory"] = content("theory", [
@@ -176,12 +183,15 @@ def audit():
     """Findings of several kinds."""
     def finding(kind, row, column, value, arithmetic, n=None):
         return {"kind": kind, "table": "table8", "row": row, "column": column, "value": value, "n": n,
-                "arithmetic": arithmetic, "model": "Qwen3-4B-Base"}
-    return {"schema": 1, "table": "audit", "findings": [
+                "arithmetic": arithmetic, "model": "Qwen3-4B-Base", "place": "Table 8"}
+    return {"schema": 1, "table": "audit", "place": "Audit", "title": "Printed figures", "model": None, "scale": None,
+            "heading": "Nothing here was measured.", "kinds": {"grim": "no number of right answers gives it"},
+            "footnotes": ["Left out: pass@k."], "findings": [
         finding("grim", "Config A", "AIME 2025", 10.7, "no k of 30 gives 10.7: 3/30 = 10.0, 4/30 = 13.3", 30),
         finding("grim", HOSTILE, LONG_WORD, "9.7", "no k of 30 gives 9.7", 30),
         *(finding("average", f"row {i}", "Avg.", 50.1, "printed 50.1, recomputed 50.3 to 50.5") for i in range(14)),
         finding("contradiction", "WMSS", "MATH500", 71.3, "Table 1 prints 71.4"),
+        finding("recomputed", "SFT", "Avg.", None, "recomputed 50.25, within the rounding of its parts"),
     ], "checked": {"grim": 640, "average": 72, "contradiction": 40, "claim": 31}}
 
 

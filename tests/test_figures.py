@@ -7,7 +7,7 @@ import struct
 from xml.etree import ElementTree
 
 import pytest
-from page_results import HOSTILE, LONG_WORD, plots, series
+from page_results import HOSTILE, LONG_WORD, WEAK, plots, series
 
 from replication.figures import draw, file_names, has_points, inline
 
@@ -89,6 +89,14 @@ def test_long_categories_stand_upright():
     drawn = [draw(_plot(series("a", [(n, i) for i, n in enumerate(names)]), scale="category")).svg
              for names in (short, long)]
     assert [svg.count("rotate(-90)") for svg in drawn] == [0, 6]
+
+
+def test_labels_of_points_stand_apart_and_inside():
+    from replication.figures import _spread
+
+    assert _spread([0.0, 1.0, 1.01, 1.02], 0.5) == [0.0, 1.0, 1.5, 2.0]
+    texts = _texts(draw(ALL["entropy-gap-nats"]).svg)
+    assert [texts.count(name) for name in WEAK] == [1] * 5
 
 
 def test_file_names_are_safe_and_distinct():

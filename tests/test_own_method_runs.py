@@ -6,7 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import pytest
 from conftest import ROOT
@@ -20,9 +20,12 @@ from baselines.user_methods import Handle, source_sha256
 from baselines.wmss import WMSS
 from foundation.errors import InputError
 from replication.compare import TABLE
+from replication.comparisons import comparisons
+from replication.measures import Reading
+from replication.plan import Planners
 from replication.rows import resolve
 from replication.scales import SCALES
-from replication.tables import TableRun, Verdicts
+from replication.tables import TableRun
 
 # --------------------------------------------------------------------------------------------------------- settings
 
@@ -205,27 +208,17 @@ def test_a_worker_refuses_a_package_that_has_changed(package, tmp_path):
 # ------------------------------------------------------------------------------------------------------ comparisons
 
 
-@dataclass
-class Fixed:
-    """Verdicts by row, as a finished run has them."""
-
-    rows: dict = field(default_factory=dict)
-
-    def verdicts(self):
-        return {(row, name): Verdicts("step", values, {}, 0) for row, values in self.rows.items()
-                for name in TABLE.groups[0].columns}
-
-
 def test_a_row_is_tested_against_each_anchor_and_anchors_not_against_each_other():
     registry, own = methods_at_hand(METHODS, [SMOOTHING], [])
-    run = TableRun(TABLE, planner(registry), ("sft", "wmss", *own), TABLE.groups[0].columns)
-    found = Fixed({"sft": (True, False, False), "wmss": (True, True, False), own[0]: (True, True, True)}).verdicts()
-    comparisons = run.comparisons(found)
-    assert {(c["row"], c["against"]) for c in comparisons} == {("Label smoothing", "SFT"), ("Label smoothing", "WMSS")}
-    assert len(comparisons) == 2 * (len(TABLE.groups[0].columns) + 1)
-    average = {c["against"]: c["difference"] for c in comparisons if c["column"] == TABLE.groups[0].average}
+    run = TableRun.plan(replace(TABLE, rows=(*TABLE.rows, *own)), Planners(planner(registry).request))
+    answers = {"sft": (True, False, False), "wmss": (True, True, False), own[0]: (True, True, True)}
+    found = comparisons(run, {i: Reading(value=0.0, scores=(answers[cell.key[0]],)) for i, cell in enumerate(run.cells)
+                              if cell.key is not None and cell.key[0] in answers})
+    assert {(c["row"], c["against"]) for c in found} == {("Label smoothing", "SFT"), ("Label smoothing", "WMSS")}
+    assert len(found) == 2 * (len(TABLE.groups[0].columns) + 1)
+    average = {c["against"]: c["difference"] for c in found if c["column"] == TABLE.groups[0].average}
     assert average == {"SFT": pytest.approx(200 / 3), "WMSS": pytest.approx(100 / 3)}
-    assert all(c["p_holm"] >= c["p"] for c in comparisons)
+    assert all(c["p_holm"] >= c["p"] for c in found)
 
 
 def compare(folder, *arguments, cwd=ROOT):

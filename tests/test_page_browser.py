@@ -105,7 +105,7 @@ def files(tmp_path_factory):
         for name, content in contents.items():
             path = folder / model / f"{name}.json"
             path.parent.mkdir(exist_ok=True)
-            path.write_text(json.dumps(content | {"model": model}), encoding="utf-8")
+            path.write_text(json.dumps(content), encoding="utf-8")
     return {model: write(folder, MODELS[model]).page for model in ("tiny", "qwen3-4b")}
 
 
@@ -141,7 +141,7 @@ def test_every_section_and_figure_can_be_seen(show):
     page = show()
     for name, section in SECTIONS.items():
         assert section.optional or page.locator(f"section#{name} h2").is_visible(), name
-    assert page.locator("figure svg").count() == 8
+    assert page.locator("figure svg").count() == 9
     sizes = page.eval_on_selector_all("figure svg", "all => all.map(e => e.getBoundingClientRect().width)")
     assert min(sizes) > 300
 

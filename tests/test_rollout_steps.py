@@ -26,7 +26,7 @@ N = 64
 @pytest.fixture(scope="module")
 def plan():
     torch.set_num_threads(1)
-    scale = replace(SCALES["tiny"], pool_size=N, benchmark_size=4)
+    scale = replace(SCALES["tiny"], pool_size={"math": N}, benchmark_size=4)
     configuration = with_changes(scale.configuration, [
         "pretrain.updates=3", "spin.subset=none", "dpo.subset=none", "ssb.subset=64", "train.micro_batch=4",
         "train.global_batch=16", "ssb.global_batch=8", "spin.global_batch=16"])

@@ -35,7 +35,7 @@ def chain(data_root, tmp_path_factory):
         pytest.skip("SmolLM2's package is not installed; make setup installs it")
     torch.set_num_threads(1)  # two collapse where anything else runs
     scale = SCALES["small"]
-    scale = replace(scale, pool_sources=("gsm8k",))
+    scale = replace(scale, pool_sources={"math": ("gsm8k",)})
     configuration = with_changes(scale.configuration, [
         "train.micro_batch=2", "train.global_batch=4", "train.checkpoint_every=none", "spin.global_batch=4",
         "ssb.global_batch=2", "spin.subset=none", "dpo.subset=none", "data.max_length=512"])

@@ -34,7 +34,7 @@ SAMPLED = ("generate", "rollouts")
 
 def outputs(folder):
     """Run one small step of each kind in this process; return its version and a summary of what it gave."""
-    scale = replace(SCALES["tiny"], pool_size=64, benchmark_size=4)
+    scale = replace(SCALES["tiny"], pool_size={"math": 64}, benchmark_size=4)
     configuration = with_changes(scale.configuration, ["pretrain.updates=3", "eval.max_new_tokens=8", "dpo.subset=60",
                                                        "ssb.subset=60", "ssb.global_batch=8"])
     plan = Planner(Request(model=MODELS["tiny"], scale=scale, configuration=configuration, data_root=None,

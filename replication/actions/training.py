@@ -42,7 +42,8 @@ def train_phase(job: Job) -> dict[str, Any]:
             check_same_tokenizer(tokenizer, _tokenizer(job.inputs[role]), role)
     encoded, teacher = _encode(job, tokenizer)
     updates = _full_epoch(job) if step.step_matched else None
-    rows = ordered(encoded.rows, step.training, epochs=step.epochs, seed=seed, updates=updates)
+    rows = ordered(encoded.rows, step.training, epochs=step.epochs, seed=seed, updates=updates,
+                   first_epoch=step.first_epoch)
     model = _branched(job, step.loss_of.method, stream_seed("noise", step.method, step.seed))
     plain = model.strong
     tied = is_tied(plain)

@@ -80,7 +80,7 @@ def departures(contents: Mapping[str, Content]) -> list[tuple[str, str]]:
     """Return (sentence, tables) for every footnote, each once."""
     joined: dict[str, list[str]] = {}
     for name, content in contents.items():
-        for line in content.get("footnotes") or []:
+        for line in (content.get("footnotes") or []) * (not SECTIONS[name].of_the_paper):
             joined.setdefault(line, []).append(name)
     return [(line, _places(names, contents)) for line, names in joined.items()]
 

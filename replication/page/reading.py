@@ -10,7 +10,7 @@ from typing import Any
 
 from foundation.errors import InputError
 from replication.models import MODELS, Model
-from replication.page.sections import SECTIONS, stand_ins
+from replication.page.sections import SECTIONS
 
 SCHEMA = 1
 VERDICTS = ("consistent", "different", "cannot tell")
@@ -25,6 +25,7 @@ _FILE: _Shape = {
     "title": (_TEXT, False), "heading": (_TEXT, False), "place": (_TEXT, False), "provenance": (_OBJECT, False),
     "cells": (_LIST, False), "comparisons": (_LIST, False), "ordering": (_LIST, False), "plots": (_LIST, False),
     "notes": (_LIST, False), "footnotes": (_LIST, False), "findings": (_LIST, False), "checked": (_OBJECT, False),
+    "kinds": (_OBJECT, False), "paper_source": (_TEXT, False),
 }  # fmt: skip
 _PARTS: dict[str, _Shape] = {
     "cells": {"row": (_TEXT, True), "column": (_TEXT, True), "status": (_TEXT, True), "group": (_TEXT, False),
@@ -38,8 +39,9 @@ _PARTS: dict[str, _Shape] = {
     "plots": {"id": (_TEXT, True), "title": (_TEXT, True), "x": (_OBJECT, True), "y": (_OBJECT, True),
               "series": (_LIST, True)},
     "findings": {"kind": (_TEXT, True), "table": (_TEXT, False), "row": (_TEXT, False), "column": (_TEXT, False),
-                 "arithmetic": (_TEXT, False), "model": (_TEXT, False)},
+                 "arithmetic": (_TEXT, False), "model": (_TEXT, False), "place": (_TEXT, False)},
 }  # fmt: skip
+_POINT: _Shape = {"y": (_NUMBER, False), "low": (_NUMBER, False), "high": (_NUMBER, False), "label": (_TEXT, False)}
 _ALONE = {"notes": _TEXT, "footnotes": _TEXT}
 
 
@@ -52,7 +54,7 @@ class Results:
 
 
 def read(results: Path, model: Model) -> Results:
-    """Read results/<model>/*.json; a table that belongs to another backbone comes from that model's folder.
+    """Read results/<model>/*.json, and the audit, which is of no model, also from results/.
 
     Raises:
         InputError: no result file at all; a file that is no JSON, of another model, scale, table or schema, or whose
@@ -65,12 +67,9 @@ def read(results: Path, model: Model) -> Results:
         raise InputError(f"there are no result files in {folder}; make some first: "
                          f"python -m replication.table1 --model {model.name} --results {results}")
     for name, section in SECTIONS.items():
-        places = [(results, model)] if section.of_the_paper else []
-        places += [(results / other.name, other) for other in stand_ins(name, model)]
-        for place, owner in places:
-            path = place / f"{name}.json"
-            if name not in contents and path.is_file():
-                contents[name] = read_file(path, name, owner)
+        path = results / f"{name}.json"
+        if section.of_the_paper and name not in contents and path.is_file():
+            contents[name] = read_file(path, name, model)
     unknown = [f"{path} is no table or figure that the page knows; left out" for name, path in found.items()
                if name not in SECTIONS]
     return Results({name: contents[name] for name in SECTIONS if name in contents}, unknown)
@@ -112,7 +111,7 @@ def check(content: Any, name: str, model: Model) -> None:
         raise InputError(f"expected an object, found {type(content).__name__}")
     expected = {"schema": SCHEMA, "table": name}
     if not SECTIONS[name].of_the_paper:
-        expected |= {"model": model.name, "scale": model.scale}
+        expected |= {"model": _owner(content, model), "scale": model.scale}
     for key, value in expected.items():
         if content.get(key) != value:
             other = " (of another model)" if key == "model" and content.get(key) in MODELS else ""
@@ -130,6 +129,12 @@ def check(content: Any, name: str, model: Model) -> None:
     _check_cells(content.get("cells") or [])
     for index, plot in enumerate(content.get("plots") or []):
         _check_plot(f"plots[{index}]", plot)
+
+
+def _owner(content: Content, model: Model) -> str:
+    """Return the model a file must be of: the page's own, or the backbone that ran when that one was asked for."""
+    ran = MODELS.get(str(content.get("model")))
+    return ran.name if ran is not None and content.get("asked") == model.name else model.name
 
 
 def _check_record(where: str, record: Mapping[str, Any], shape: _Shape) -> None:
@@ -181,7 +186,7 @@ def _check_plot(where: str, plot: Content) -> None:
         for index, point in enumerate(series["points"]):
             at = f"{place}.points[{index}]"
             _check_type(at, point, _OBJECT)
-            _check_record(f"{at}.", point, {"y": (_NUMBER, False), "low": (_NUMBER, False), "high": (_NUMBER, False)})
+            _check_record(f"{at}.", point, _POINT)
             if scale != "category":
                 _check_type(f"{at}.x", point.get("x"), _NUMBER)
             if scale == "log2" and point["x"] <= 0:

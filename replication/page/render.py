@@ -12,7 +12,7 @@ from replication.figures import Drawing
 from replication.models import MODELS, Model
 from replication.page import provenance, summary
 from replication.page.numbers import count_text
-from replication.page.sections import SECTIONS, absent, published_models, stand_ins
+from replication.page.sections import SECTIONS, absent, published_models
 from replication.page.tables import TableView, table_view
 from replication.paper import ASSUMPTIONS
 
@@ -81,16 +81,18 @@ def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Ma
                 "state": "not there"}
     view = table_view(content)
     owner = MODELS.get(content.get("model") or model.name, model)
+    footnotes = content.get("footnotes") or []
+    about = section.of_the_paper
     return {
-        "state": _state(view, content),
-        "name": name, "place": content.get("place") or section.place, "title": content.get("title") or section.title,
+        "state": _state(view, content), "name": name, "scale": content.get("scale") or "",
+        "place": content.get("place") or section.place, "title": content.get("title") or section.title,
         "absent": None, "view": view, "owner": None if owner.name == model.name else owner,
         "context": owner.context, "plots": [_plot(file, plot, drawn) for file, table, plot in _plots(contents)
                                             if table == name],
-        "notes": [note for note in provenance.own_notes(content) if note not in common],
-        "footnotes": content.get("footnotes") or [], "orders": content.get("ordering") or [],
-        "findings": _findings(content), "checked": content.get("checked") or {},
-        "scale": content.get("scale") or "",
+        "notes": [note for note in provenance.own_notes(content) if note not in common] + footnotes * about,
+        "footnotes": footnotes * (not about), "orders": content.get("ordering") or [],
+        "heading": content.get("heading") or "", "findings": _findings(content),
+        "checked": content.get("checked") or {},
         "note": _other_model(name, owner, model),
     }
 
@@ -107,9 +109,11 @@ def _state(view: TableView, content: Content) -> str:
 
 
 def _other_model(name: str, owner: Model, model: Model) -> str:
-    if owner.name == model.name or not stand_ins(name, model):
+    if owner.name == model.name:
         return ""
-    return f"The paper prints this table for {', '.join(published_models(name))}; measured here with {owner.title}."
+    printed = published_models(name)
+    of = f"The paper prints this table for {', '.join(printed)}; measured" if printed else "Measured"
+    return f"{of} here with {owner.title}."
 
 
 def _plot(file: str, plot: figures.Plot, drawn: Mapping[str, Drawing]) -> dict[str, Any]:
@@ -125,16 +129,16 @@ def _plot(file: str, plot: figures.Plot, drawn: Mapping[str, Drawing]) -> dict[s
 
 
 def _findings(content: Content) -> list[tuple[str, str, list[Content]]]:
-    """Return (kind, how many of how many, findings)."""
+    """Return (kind and what it means, how many of how many, findings)."""
     kinds: dict[str, list[Content]] = {}
     for found in content.get("findings") or []:
         value = found.get("value")
         shown = f"{value:.10g}" if isinstance(value, float) else value
         kinds.setdefault(found["kind"], []).append({**found, "value": "" if shown is None else str(shown)})
-    checked = content.get("checked") or {}
-    return [(kind, count_text(len(found), "finding") + (f" among {checked[kind]:,} checked"
-                                                        if isinstance(checked.get(kind), int) else ""), found)
-            for kind, found in kinds.items()]
+    checked, meaning = content.get("checked") or {}, content.get("kinds") or {}
+    among = {kind: f" among {n:,} checked" for kind, n in checked.items() if isinstance(n, int)}
+    return [(f"{kind}, {meaning[kind]}" if kind in meaning else kind,
+             count_text(len(found), "finding") + among.get(kind, ""), found) for kind, found in kinds.items()]
 
 
 def _template(name: str) -> Any:

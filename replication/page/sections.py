@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from replication.models import MODELS, Model
+from replication.models import Model
 from replication.paper_tables import ALL_MODELS, TABLES
 
 
@@ -52,25 +52,9 @@ def published_models(name: str) -> tuple[str, ...]:
     return () if table is None or ALL_MODELS in table.values else tuple(table.values)
 
 
-def stand_ins(name: str, model: Model) -> list[Model]:
-    """Return the models of the same scale that a table belongs to, where it is not a table of `model`."""
-    backbones = published_models(name)
-    if not backbones or model.context in backbones:
-        return []
-    return [other for other in MODELS.values() if other.scale == model.scale and other.context in backbones]
-
-
 def absent(section: Section, model: Model) -> tuple[str, str | None]:
     """Return why a section has no result, and the command that makes it (None: there is none yet)."""
     if not any((_PACKAGE / name).is_file() for name in (f"{section.name}.py", f"{section.name}/__main__.py")):
         return "Not part of this version.", None
-    if section.of_the_paper:
-        return "Not there yet, run", f"python -m replication.{section.name}"
-    backbones = published_models(section.name)
-    if not backbones or model.context in backbones:
-        return "Not there yet, run", f"python -m replication.{section.name} --model {model.name}"
-    others = stand_ins(section.name, model)
-    if not others:
-        return f"The paper prints this table for {', '.join(backbones)}; there is no such model at this scale.", None
-    return (f"A table of {', '.join(backbones)} in the paper. Not there yet, run",
-            f"python -m replication.{section.name} --model {others[0].name}")
+    what = f"--out results/{model.name}" if section.of_the_paper else f"--model {model.name}"
+    return "Not there yet, run", f"python -m replication.{section.name} {what}"

@@ -16,6 +16,7 @@ from replication.scales import SCALES
 Content = dict[str, Any]
 
 ANCHOR, OURS = METHODS[0], METHODS[-1]
+_ROUNDING = "recomputed"  # a kind of finding that is no disagreement
 _HEADLINE_TABLES = ("table1", "table4", "table5")
 
 
@@ -117,7 +118,7 @@ def _compared(found: Content, name: str, content: Content) -> str:
 
 
 def _orders(contents: Mapping[str, Content]) -> list[str]:
-    return [f"{SECTIONS[name].place}, {found['column']}: {found['text']}" for name in _HEADLINE_TABLES
+    return [f"{SECTIONS[name].place}, {found['column']}: {found['text'].rstrip('.')}." for name in _HEADLINE_TABLES
             for found in (contents.get(name) or {}).get("ordering") or []]
 
 
@@ -138,11 +139,17 @@ def _audit(contents: Mapping[str, Content]) -> list[str]:
         return []
     kinds = Counter(found["kind"] for found in content.get("findings") or [])
     checked = {kind: n for kind, n in (content.get("checked") or {}).items() if isinstance(n, int)}
-    lines = [f"{count_text(sum(checked.values()), 'check')} of printed numbers and statements, "
-             f"{count_text(sum(kinds.values()), 'finding')}" if checked else count_text(sum(kinds.values()), "finding")]
+    rounding = kinds.pop(_ROUNDING, 0)
+    text = f"{sum(kinds.values()):,} do not come out" if checked else count_text(sum(kinds.values()), "finding")
+    if checked:
+        text = f"{count_text(sum(checked.values()), 'check')} of printed numbers and statements, of which {text}"
     parts = [f"{kind} {kinds[kind]:,}" + (f" of {checked[kind]:,}" if kind in checked else "")
              for kind in dict.fromkeys([*checked, *kinds])]
-    return [f"{lines[0]}" + (f" ({', '.join(parts)})." if parts else ".")]
+    lines = [text + (f" ({', '.join(parts)})." if parts else ".")]
+    if rounding:
+        lines.append(f"A further {rounding:,} {'comes' if rounding == 1 else 'come'} out only within the rounding of "
+                     f"{'its' if rounding == 1 else 'their'} parts.")
+    return [" ".join(lines)]
 
 
 def _listed(words: list[str]) -> str:

@@ -1,0 +1,68 @@
+"""A planned cell: where it stands, what it measures, and what the paper prints there; and the grid of most tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from evaluation.benchmarks import BENCHMARKS
+from replication.measures import Accuracy, Average, Measure
+from replication.paper import TABLES, published
+
+if TYPE_CHECKING:
+    from replication.declarations import Group, Line, Table
+    from replication.plan import Planner, Planners
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedCell:
+    """One cell of a table. `measure` is None where it cannot be measured in this run; `reason` says why."""
+
+    row: str
+    column: str
+    group: str
+    measure: Measure | None
+    reason: str | None = None
+    paper: float | None = None
+    """The paper's number in the corresponding cell."""
+    key: tuple[str, str] | None = None
+    """(row text, benchmark) for what paired comparisons are made of."""
+
+
+def grid(planners: Planners, table: Table) -> list[PlannedCell]:
+    """Return the cells of a table of methods and benchmarks, row by row."""
+    return [cell for line in planners.lines(table) for group in table.groups
+            for cell in _of_group(planners, table, line, group)]
+
+
+def _of_group(planners: Planners, table: Table, line: Line, group: Group) -> list[PlannedCell]:
+    planner = planners(group.domain)
+    title = line.title or planner.row_title(line.text)
+    unavailable = planner.unavailable
+    cells, columns = [], []
+    for name in group.columns:
+        asked = name in planners.benchmarks
+        measure = Accuracy(planners.grades(table, line, name)) if asked and unavailable is None else None
+        reason = unavailable or (None if asked else "not asked for (--benchmarks)")
+        column = BENCHMARKS[name].title
+        cells.append(PlannedCell(row=title, column=column, group=group.title, measure=measure, reason=reason,
+                                 paper=paper_value(planner, table, line, title, column), key=(line.text, name)))
+        columns.append(measure)
+    if group.average is not None:
+        known = [column for column in columns if column is not None]
+        whole = len(known) == len(columns)
+        reason = None if whole else unavailable or f"needs all {len(columns)} columns, {len(known)} were asked for"
+        cells.append(PlannedCell(row=title, column=group.average, group=group.title, reason=reason,
+                                 measure=Average(tuple(known)) if whole else None,
+                                 paper=paper_value(planner, table, line, title, group.average)))
+    return cells
+
+
+def paper_value(planner: Planner, table: Table, line: Line, row: str, column: str) -> float | None:
+    """Return what the paper prints in the corresponding cell; nothing for a row that the user's settings changed."""
+    if line.text in planner.rows and planner.rows[line.text].changed and line.title is None:
+        return None
+    if line.title is not None and planner.configuration.methods:
+        return None
+    name = table.paper_table or table.name
+    return published(name, planner.model.context, row, column) if name in TABLES else None

@@ -1,0 +1,58 @@
+"""Figure 4: the rise after the warm-up, with and without WD-DS, and of plain SFT.
+
+    python -m replication.figure4 --model tiny
+"""
+
+from replication import plots
+from replication.cli import main
+from replication.declarations import FINAL, Group, Line, Plot, Table
+from replication.paper import TEXT_CLAIMS
+from replication.plots import Content
+
+AT = {"ck-50": 50 / 218, "ck-100": 100 / 218, "ck-150": 150 / 218, "ck-200": 200 / 218, FINAL: 1.0}
+COURSES = {"with WD-DS": "wmss", "without WD-DS": "wmss-wd-jt", "SFT": "sft"}
+AVERAGE = "Avg. of MATH500 and GSM8K"
+START = "Warm-up (M1)"
+
+
+def _title(course: str, at: str) -> str:
+    return f"{course}, {at}"
+
+
+def courses(content: Content) -> list[Plot]:
+    """The average by updates, as a share of a full epoch's: a shorter active set ends earlier."""
+    updates = {budget["row"]: budget["updates"] for budget in content["budget"]}
+    full = updates.get("SFT")
+    series = []
+    for course, row in zip(COURSES, ("WMSS", "+ WD-JT", "SFT"), strict=True):
+        share = updates[row] / full if full and updates.get(row) else 1.0
+        places = {0.0: START} | {round(fraction * share, 4): _title(course, at) for at, fraction in AT.items()}
+        series.append(plots.rows(content, places, AVERAGE, course))
+    return [plots.plot("figure4", f"Average of MATH500 and GSM8K after the warm-up ({content['scale']} scale)",
+                       "updates, as a share of a full epoch's", "Avg. (%)", [*series, *_paper_series()])]
+
+
+def _paper_series() -> list[dict[str, object]]:
+    """Only the ends of the paper's curves are printed."""
+    def mean(which: str) -> float:
+        return 50 * (TEXT_CLAIMS[f"fig4_{which}_math500"].value + TEXT_CLAIMS[f"fig4_{which}_gsm8k"].value)
+
+    ends = {"with WD-DS": ("with", 123 / 218), "without WD-DS": ("without", 1.0)}
+    return [{"name": f"paper, {name}", "kind": "paper", "points": [{"x": 0.0, "y": mean("start")},
+                                                                  {"x": x, "y": mean(which)}]}
+            for name, (which, x) in ends.items()]
+
+
+TABLE = Table(
+    name="figure4",
+    title="Rise after the warm-up with and without WD-DS, and of SFT: pass@1 accuracy (%)",
+    place="Figure 4",
+    groups=(Group(title="Math", columns=("math500", "gsm8k"), average=AVERAGE),),
+    rows=(Line("M1", START), *(Line(text, _title(course, at), at) for course, text in COURSES.items() for at in AT)),
+    against=(),
+    plots=courses,
+    notes=("ck-50 to ck-200 are fractions (of 218) of each training's own updates.",),
+)
+
+if __name__ == "__main__":
+    main(TABLE)

@@ -1,0 +1,89 @@
+"""Table 11: what training costs after the shared warm-up, and what it gains.
+
+    python -m replication.table11 --model tiny
+"""
+
+from replication import plots
+from replication.cells import PlannedCell
+from replication.cli import main
+from replication.declarations import Group, Line, Plot, Table
+from replication.measures import Accuracy, Average, Gain, Measure, Noted, Seconds
+from replication.paper import published
+from replication.plan import Planner, Planners
+from replication.planning import TRAININGS
+from replication.plots import Content
+from replication.steps import Step, closure
+from replication.table1 import MATH
+
+TOTAL, BENEFIT = "Total training time", "Math-Avg change"
+PARTS = {"Selection": ("entropy", "select"), "Rollouts": ("subset", "rollouts", "rollout-grades", "pairs", "hints",
+                                                         "targets"), "Training": TRAININGS}
+
+
+def cells(planners: Planners, table: Table) -> list[PlannedCell]:
+    """Seconds by part, speed, updates, examples, and the gain in Math-Avg over SFT; one row per method."""
+    planner = planners()
+    planned = []
+    for text in planners.methods(table):
+        title = planner.row_title(text)
+        for column, measure in _measures(planners, planner, table, text).items():
+            if measure is not None:  # a method without rollouts has no cell there
+                planned.append(PlannedCell(row=title, column=column, group="Cost" if column != BENEFIT else "Benefit",
+                                           measure=measure, paper=_paper(planner.model.context, title, column)))
+    return planned
+
+
+def _measures(planners: Planners, planner: Planner, table: Table, text: str) -> dict[str, Measure | None]:
+    plan = planner.plan(text)
+    before = {step.key for step in closure([planner.warmup()])}
+    own = [step for step in closure(plan.trainings) if step.key not in before]
+    trainings = tuple(plan.trainings)
+
+    def of_kinds(kinds: tuple[str, ...]) -> tuple[Step, ...]:
+        return tuple(step for step in own if step.kind in kinds)
+
+    found: dict[str, Measure | None] = {TOTAL: Seconds(tuple(own))}
+    for name, kinds in PARTS.items():
+        found[name] = Seconds(steps) if (steps := of_kinds(kinds)) else None
+    found["Speed"] = Seconds(trainings, per_token=True)
+    found |= {"Updates": Noted(trainings, "updates"), "Examples": Noted(trainings, "examples_seen")}
+    if text != "sft" and all(name in planners.benchmarks for name in MATH.columns):
+        ours, theirs = (Average(tuple(Accuracy(planners.grades(table, Line(row), name)) for name in MATH.columns))
+                        for row in (text, "sft"))
+        found[BENEFIT] = Gain(ours, theirs)
+    return found
+
+
+def _paper(model: str, row: str, column: str) -> float | None:
+    if column == BENEFIT:
+        return published("table11", model, row, "Math-Avg change")
+    minutes = published("table11", model, row, "total_minutes") if column == TOTAL else None
+    return None if minutes is None else 60 * minutes
+
+
+def cost_against_gain(content: Content) -> list[Plot]:
+    """The gain over SFT by the time it took."""
+    found = {(cell["row"], cell["column"]): cell for cell in content["cells"]}
+    rows = [row for row, column in found if column == BENEFIT]
+    points = [(row, found[row, TOTAL], found[row, BENEFIT]) for row in rows]
+    return [plots.plot("cost-against-gain", f"Gain in Math-Avg over SFT by training time ({content['scale']} scale)",
+                       "training time after the warm-up (s)", "points over SFT",
+                       [plots.single(row, cost, gain) for row, cost, gain in points if gain["status"] == "measured"])]
+
+
+TABLE = Table(
+    name="table11",
+    title="Training time after the shared warm-up, and the gain in Math-Avg over SFT",
+    place="Table 11",
+    groups=(Group(title="Math", columns=MATH.columns),),
+    rows=("sft", "neftune", "undial", "ssb", "spin", "wmss"),
+    cells=cells,
+    plots=cost_against_gain,
+    notes=("Times are wall seconds of each step on the machine named under provenance, with whatever ran beside it; "
+           "they differ from run to run and are the only cells that do.",
+           "A rollout-heavy method's own sampling, grading and teacher passes are part of its time; WMSS's has both "
+           "entropy passes and the selection."),
+)
+
+if __name__ == "__main__":
+    main(TABLE)
