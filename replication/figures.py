@@ -180,9 +180,10 @@ def _label_points(axes: Any, series: list[Plot]) -> None:
     places = _spread(sorted(label_at), step)
     shift = min(0.0, high - places[-1])  # the last label stays inside
     for x, place in zip(sorted(label_at), places, strict=True):
-        axes.annotate(label_at[x], xy=(x, 1.0), xycoords=("data", "axes fraction"), xytext=(place + shift, 1.05),
+        axes.annotate(label_at[x], xy=(x, 1.0), xycoords=("data", "axes fraction"), xytext=(place + shift, 1.09),
                       textcoords=("data", "axes fraction"), rotation=90, ha="center", va="bottom", fontsize=8,
-                      arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": _GREY, "shrinkA": 0, "shrinkB": 0})
+                      arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": _GREY, "shrinkA": 0, "shrinkB": 0,
+                                  "relpos": (0.5, 0.0)})
     axes.set_xlim(low, high)
 
 
