@@ -2,7 +2,7 @@
 
 The same plot gives the same bytes on the same matplotlib: ids are salted with the plot's own, nothing is dated. Text
 stays text. Colours are Okabe and Ito's, which the colour-blind can tell apart; series also differ by marker, the
-paper's are dashed grey and references dotted.
+paper's are dashed grey, references thin black broken lines.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ INCHES_WIDE = 4.7
 DOTS_PER_INCH = 200
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4B8A", "#7A6A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+BROKEN: tuple[Any, ...] = (":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1)))
+"""Lines of references, which are all black."""
 _GREY = "#6b6b6b"
 _MAX_NAME = 44
 _RC = {
@@ -55,7 +57,7 @@ def draw(plot: Plot) -> Drawing:
     style: dict[Any, Any] = {**_RC, "svg.hashsalt": str(plot["id"])}
     with matplotlib.rc_context(style):
         series = [entry for entry in plot["series"] if any(True for _ in _points(entry))]
-        names = ["\n".join(textwrap.wrap(_short(entry["name"]), 30)) or "-" for entry in series]
+        names = ["\n".join(textwrap.wrap(_short(entry["name"]), 40)) or "-" for entry in series]
         columns = 1 if any(len(name) > 24 for name in names) else 2 if len(names) < 5 else 3
         columns = 2 if columns == 3 and any(len(name) > 14 for name in names) else columns
         lines = sum(max(name.count("\n") + 1 for name in names[i : i + columns]) for i in range(0, len(names), columns))
@@ -132,9 +134,10 @@ def _draw_series(axes: Any, plot: Plot, series: list[Plot], names: list[str]) ->
 def _draw_one(axes: Any, xs: list[float], points: list[Plot], name: str, kind: str, number: int) -> None:
     ys = [point["y"] for point in points]
     if kind == "paper":
-        style = {"color": _GREY, "linestyle": "--", "marker": MARKERS[number % 8], "markerfacecolor": "white"}
+        style: dict[str, Any] = {"color": _GREY, "linestyle": "--", "marker": MARKERS[number % 8], "markerfacecolor": "white"}
     elif kind == "reference":
-        style = {"color": "#222222", "linestyle": ":", "marker": MARKERS[number % 8] if len(xs) == 1 else ""}
+        style = {"color": "#222222", "linestyle": BROKEN[number % len(BROKEN)], "linewidth": 1.1,
+                 "marker": MARKERS[number % 8] if len(xs) == 1 else ""}
     else:
         style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8]}
     axes.plot(xs, ys, label=name, zorder={"paper": 2, "reference": 2.2}.get(kind, 3), **style)

@@ -159,12 +159,12 @@ class Planner:
 
     def _pool_hashes(self, sources: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """Hash the training files and the test sets that decontaminate them."""
-        if sources == ("am",) and not self.request.plan_only:
+        if sources in (("am",), ("logic",)) and not self.request.plan_only:
             raise PrerequisiteError(
                 "the filter of the AM-DeepSeek-R1-Distilled corpus is not part of this version; train on the pools of "
                 "real files instead: --data-root DIR (layout: docs/data.md)"
             )
-        if sources in (("synthetic",), ("am",)):
+        if sources in (("synthetic",), ("am",), ("logic",)):
             return ()
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]

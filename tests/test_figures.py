@@ -67,6 +67,12 @@ def test_only_the_papers_series_is_dashed():
     assert dashes[0] == 0 < dashes[1]
 
 
+def test_references_differ_in_their_dashes():
+    lines = [series(name, [(1, i), (2, i)], "reference") for i, name in enumerate("abcd")]
+    dashes = re.findall(r"stroke-dasharray: ([^;\"]+)", draw(_plot(*lines)).svg)
+    assert len(set(dashes)) == 4
+
+
 def test_intervals_are_drawn():
     bare, barred = (draw(_plot(series("a", [(1, 2), (2, 3)], band=band))).svg for band in (0.0, 0.5))
     assert "LineCollection" in barred and "LineCollection" not in bare

@@ -121,7 +121,7 @@ def _plot(file: str, plot: figures.Plot, drawn: Mapping[str, Drawing]) -> dict[s
 
     svg = Markup(figures.inline(drawn[file].svg, file, plot["title"])) if file in drawn else None
     kinds = {series.get("kind", "measured") for series in plot["series"]}
-    legend = [text for kind, text in (("paper", "dashed grey: the paper's"), ("reference", "dotted: reference"))
+    legend = [text for kind, text in (("paper", "dashed grey: the paper's"), ("reference", "thin black: reference"))
               if kind in kinds]
     if any(point.get("low") is not None for series in plot["series"] for point in series["points"]):
         legend.append("bars or bands: 95 % intervals")
