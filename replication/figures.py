@@ -134,7 +134,8 @@ def _draw_series(axes: Any, plot: Plot, series: list[Plot], names: list[str]) ->
 def _draw_one(axes: Any, xs: list[float], points: list[Plot], name: str, kind: str, number: int) -> None:
     ys = [point["y"] for point in points]
     if kind == "paper":
-        style: dict[str, Any] = {"color": _GREY, "linestyle": "--", "marker": MARKERS[number % 8], "markerfacecolor": "white"}
+        style: dict[str, Any] = {"color": _GREY, "linestyle": "--", "marker": MARKERS[number % 8],
+                                 "markerfacecolor": "white"}
     elif kind == "reference":
         style = {"color": "#222222", "linestyle": BROKEN[number % len(BROKEN)], "linewidth": 1.1,
                  "marker": MARKERS[number % 8] if len(xs) == 1 else ""}
