@@ -58,7 +58,7 @@ def _checkpoints(run: TableRun) -> list[Step]:
     """Return the trained checkpoints that a table's steps start from, each once."""
     found = {}
     for step in closure(run.targets):
-        if step.kind in ("generate", "samples", "logit-stats", "theory"):
+        if step.kind in ("generate", "samples", "logit-statistics", "theory"):
             found.update({parent.key: parent for role, parent in step.parents.items()
                           if parent.kind in (*TRAININGS, "snapshot")})
     return list(found.values())

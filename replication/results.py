@@ -70,6 +70,10 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
     content["ordering"] = verdicts.orderings(content, run) if run.table.cells is None and run.table.against else []
     if run.table.plots is not None:
         content["plots"] = run.table.plots(content)
+    if run.table.extras is not None:
+        found = run.table.extras(run, store)
+        content["plots"] = [*content.get("plots", []), *found.get("plots", [])]
+        content["notes"] = [*content["notes"], *found.get("notes", [])]
     return content
 
 
