@@ -19,7 +19,7 @@ INCHES_WIDE = 4.7
 DOTS_PER_INCH = 200
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4B8A", "#7A6A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-BROKEN: tuple[Any, ...] = (":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1)))
+BROKEN: tuple[Any, ...] = (":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
 """Lines of references, which are all black."""
 _GREY = "#6b6b6b"
 _MAX_NAME = 44
@@ -108,6 +108,10 @@ def _short(name: str) -> str:
     return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
 
 
+def _two_lines(label: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(label, width, max_lines=2, placeholder=" …"))
+
+
 def _points(series: Plot) -> Iterator[Plot]:
     return (point for point in series["points"] if point.get("y") is not None)
 
@@ -148,14 +152,15 @@ def _draw_one(axes: Any, xs: list[float], points: list[Plot], name: str, kind: s
         return
     lows, highs = [point["low"] for _, point in barred], [point["high"] for _, point in barred]
     if len(barred) > 8 and len(barred) == len(xs):
-        axes.fill_between(xs, lows, highs, color=style["color"], alpha=0.16, linewidth=0)
+        axes.fill_between(xs, lows, highs, color=style["color"], linewidth=0,
+                          alpha=0.08 if kind == "reference" else 0.16)
     else:
         axes.vlines([x for x, _ in barred], lows, highs, color=style["color"], linewidth=1.0, alpha=0.75)
 
 
 def _dress(axes: Any, plot: Plot, series: list[Plot]) -> None:
-    axes.set_xlabel(_short(plot["x"].get("label", "")))
-    axes.set_ylabel(_short(plot["y"].get("label", "")))
+    axes.set_xlabel(_two_lines(plot["x"].get("label", ""), 50))
+    axes.set_ylabel(_two_lines(plot["y"].get("label", ""), 34))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(length=2.5, width=0.7)

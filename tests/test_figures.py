@@ -61,6 +61,12 @@ def test_a_very_long_name_is_cut():
     assert max(map(len, _texts(draw(_plot(series(LONG_WORD, [(1, 2)]))).svg))) < len(LONG_WORD) / 2
 
 
+def test_a_long_label_of_an_axis_is_wrapped_not_cut():
+    label = "mean entropy of the weak side minus the strong side's (nats per token)"
+    plot = _plot(series("a", [(1, 2)])) | {"x": {"label": label, "scale": "linear"}}
+    assert label in " ".join(" ".join(_texts(draw(plot).svg)).split())
+
+
 def test_only_the_papers_series_is_dashed():
     dashes = [len(re.findall("stroke-dasharray", draw(_plot(series("a", [(1, 2), (2, 3)], kind))).svg))
               for kind in ("measured", "paper")]
@@ -68,9 +74,9 @@ def test_only_the_papers_series_is_dashed():
 
 
 def test_references_differ_in_their_dashes():
-    lines = [series(name, [(1, i), (2, i)], "reference") for i, name in enumerate("abcd")]
+    lines = [series(name, [(1, i), (2, i)], "reference") for i, name in enumerate("abcdef")]
     dashes = re.findall(r"stroke-dasharray: ([^;\"]+)", draw(_plot(*lines)).svg)
-    assert len(set(dashes)) == 4
+    assert len(set(dashes)) == 6
 
 
 def test_intervals_are_drawn():
