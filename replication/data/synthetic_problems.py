@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluation.problem import CHOICE_LETTERS, AnswerType
 
@@ -32,12 +32,19 @@ Worked = tuple[tuple[str, ...], str]
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One drawn problem: its question, the lines of its chain of thought, its answer, the options of a choice."""
+    """One drawn problem of any domain: its question, the lines of its chain of thought, its answer.
+
+    `options` are those of a choice, `answer` is what stands in the answer block ("": the boxed gold), `row` holds a
+    programming task's tests in the benchmark's own format, `cluster` names a shared passage.
+    """
 
     question: str
     steps: tuple[str, ...]
     gold: str
     options: tuple[str, ...] = ()
+    answer: str = ""
+    row: dict[str, Any] | None = field(default=None, repr=False)
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
