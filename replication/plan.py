@@ -22,6 +22,7 @@ from evaluation.graders.math import GRADER_VERSION
 from foundation import hub, locks
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
+from foundation.prompts import Domain
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
 from replication.method_plan import MethodPlan, snapshot_fractions
@@ -62,7 +63,7 @@ class Request:
 class Planner:
     """Builds the steps of one request. Reads file hashes, runs nothing."""
 
-    def __init__(self, request: Request, domain: str = "math") -> None:
+    def __init__(self, request: Request, domain: Domain = "math") -> None:
         self.request, self.model, self.scale, self.domain = request, request.model, request.scale, domain
         self.configuration = request.configuration
         self.prompt = request.configuration.prompt_format(request.model)
@@ -116,7 +117,7 @@ class Planner:
         sources = self.scale.pool_sources
         if self.scale.name == "paper" and self.request.data_root is not None:
             sources = ("gsm8k", "mawps")
-        limit = self.scale.pool_size if self.request.limit_train is None else self.request.limit_train
+        limit = self.scale.pool_size_of(self.domain) if self.request.limit_train is None else self.request.limit_train
         return BuildPool(domain=self.domain, sources=sources, limit=limit, seed=self.request.seed,
                          sha256=self._pool_hashes(sources), hint_seconds=self.hint("pool"),
                          data_root=None if self.request.data_root is None else str(self.request.data_root))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from baselines.settings import DataSettings, TrainingSettings
+from foundation.prompts import Domain
 from replication.configuration import Configuration, EvaluationSettings, PretrainingSettings, RolloutSettings
 from replication.paper import integer, number
 
@@ -18,7 +20,8 @@ class Scale:
     """Stands in every heading of a result at this scale."""
     configuration: Configuration
     pool_sources: tuple[str, ...]
-    pool_size: int | None
+    pool_size: int | Mapping[Domain, int] | None
+    """Training examples of every domain, or of each."""
     benchmark_size: int | None
     problems_source: str
     threads: int
@@ -26,13 +29,20 @@ class Scale:
     hint_seconds: dict[str, float] = field(default_factory=dict)
     """Expected duration of each kind of step on the reference machine (2 cores)."""
 
-    def ratios(self) -> dict[str, float]:
-        """Return this scale's shared values over the paper's, by the names of `baselines.interface.setting`."""
-        shared, pool = self.configuration.second_epoch, self.pool_size
+    def pool_size_of(self, domain: Domain) -> int | None:
+        """Return the size of a domain's training pool, None for all there is."""
+        return self.pool_size[domain] if isinstance(self.pool_size, Mapping) else self.pool_size
+
+    def ratios(self, domain: Domain = "math") -> dict[str, float]:
+        """Return this scale's shared values over the paper's, by the names of `baselines.interface.setting`.
+
+        The pool's ratio is that of one domain: its pool here over its pool in the paper (Table 12).
+        """
+        shared, pool = self.configuration.second_epoch, self.pool_size_of(domain)
         return {
             "learning_rate": shared.learning_rate / PAPER_TRAINING.learning_rate,
             "global_batch": shared.global_batch / PAPER_TRAINING.global_batch,
-            "pool": 1.0 if pool is None else pool / integer("data.math_examples"),
+            "pool": 1.0 if pool is None else pool / integer(f"data.{domain}_examples"),
             "length": self.configuration.data.max_length / integer("train.max_length"),
         }
 
@@ -65,8 +75,8 @@ SCALES: dict[str, Scale] = {
                 rollouts=RolloutSettings(batch_size=256),
                 pretrain=PretrainingSettings(updates=800, sequence_length=192, learning_rate=3e-3, batch=16),
             ),
-            pool_sources=("synthetic",), pool_size=6_400, benchmark_size=200, problems_source="synthetic",
-            threads=1, entropy_batch_tokens=4096,
+            pool_sources=("synthetic",), pool_size={"math": 3_520, "code": 2_400, "logic": 1_920},
+            benchmark_size=200, problems_source="synthetic", threads=1, entropy_batch_tokens=4096,
             hint_seconds={"pretrain": 260, "pool": 1, "problems": 1, "train": 50, "train-pair": 60, "entropy": 15,
                           "select": 0.1, "generate": 1.5, "grade": 0.2, "rollouts": 40, "targets": 10,
                           "train-pairs": 30},

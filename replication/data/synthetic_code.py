@@ -36,7 +36,7 @@ PHRASES = (
 )
 """What the benchmarks' prompts wrap around every task: single tokens of the tiny model."""
 IDIOMS = (
-    "```python\n", "```", "    ", '"""', "(a, b):\n", "(xs):\n", "return ", "task_func", " for x in xs if ", "print(",
+    "```python\n", "```", "    ", '"""', "(a, b):\n", "(xs):\n", "return ", " task_func", " for x in xs if ", "print(",
     "a, b = map(int, input().split())\n", "a = int(input())\nb = int(input())\n",
 )
 """Pieces of programs that are single tokens too, as they are in large vocabularies."""
@@ -78,12 +78,13 @@ _ENDS = (
 _DOCSTRING = '    """Return {what}."""\n'
 _MBPP = "Write a function to find {end} the numbers in xs that are {keep}."
 _BIG = "Take the numbers in xs that are {keep}, replace each x by {change} and return {end} the results."
+_CASE = "    def test_{i}(self):\n        self.assertEqual(task_func({xs}), {value})\n"
 _CONTEST = "The input is {how} with the integers a and b. If {v} is {keep}, print {s}. If not, print {t}."
 _READINGS = (
     ("one line", "a, b = map(int, input().split())", " "),
     ("two lines", "a = int(input())\nb = int(input())", "\n"),
 )
-_PROGRAM_WORDS = "def if else assert xs"
+_PROGRAM_WORDS = ("def", " if", " else", "assert", "xs", " xs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,10 @@ Arguments = list[Any]
 def _piece(table: tuple[tuple[str, str], ...], rng: np.random.Generator, variable: str = "") -> _Piece:
     """Draw a line of a table and its constants: p of one or two digits, q a small divisor."""
     words, code = table[rng.integers(len(table))]
-    values = {"v": variable, "p": int(rng.integers(2, 100)), "q": int(rng.integers(2, 10))}
+    constants = {"p": int(rng.integers(2, 100)), "q": int(rng.integers(2, 10))}
     used = {name for _, name, _, _ in Formatter().parse(code) if name}
-    return _Piece(words.format(**values), code.format(**values), tuple(values[n] for n in ("p", "q") if n in used))
+    return _Piece(words.format(v=variable, **constants), code.format(v=variable, **constants),
+                  tuple(constant for name, constant in constants.items() if name in used))
 
 
 def _near(constants: tuple[int, ...], rng: np.random.Generator) -> int:
@@ -138,8 +140,7 @@ def humaneval(rng: np.random.Generator) -> Draft:
     first, second = _piece(_TERMS, rng, "a"), _piece(_TERMS, rng, "b")
     join, code = _JOINS[rng.integers(len(_JOINS))]
     name = NAMES[rng.integers(len(NAMES))]
-    words, expression = (text.format(s=first, t=second) for text, first, second in
-                         ((join, first.words, second.words), (code, first.code, second.code)))
+    words, expression = join.format(s=first.words, t=second.words), code.format(s=first.code, t=second.code)
     constants = first.constants + second.constants
     inputs = [[_near(constants, rng), _near(constants, rng)] for _ in range(NUM_TESTS)]
     head = f"def {name}(a, b):\n" + _DOCSTRING.format(what=words)
@@ -183,8 +184,8 @@ def bigcodebench(rng: np.random.Generator) -> Draft:
     expression = code.format(xs=f"[{change.code} for x in xs if {keep.code}]")
     head = "def task_func(xs):\n"
     task = _BIG.format(keep=keep.words, change=change.words, end=end)
-    cases = "".join(f"    def test_{i}(self):\n        self.assertEqual(task_func({xs}), {_value(expression, {'xs': xs})})\n"
-                    for i, xs in enumerate(_list_inputs(expression, keep.constants + change.constants, rng)))
+    inputs = _list_inputs(expression, keep.constants + change.constants, rng)
+    cases = "".join(_CASE.format(i=i, xs=xs, value=_value(expression, {"xs": xs})) for i, xs in enumerate(inputs))
     row = {"task_id": f"BigCodeBench/{_identity(task)}", "entry_point": "task_func", "libs": "[]", "code_prompt": head,
            "complete_prompt": f'{head}    """{task}"""\n', "canonical_solution": f"    return {expression}\n",
            "instruct_prompt": f"{task}{PHRASES[3]}{head}```",
@@ -201,9 +202,11 @@ def livecodebench(rng: np.random.Generator) -> Draft:
     expression = f"{yes.code} if {keep.code} else {no.code}"
     content = _CONTEST.format(how=how, v=v, keep=keep.words, s=yes.words, t=no.words)
     tests = []
-    for _ in range(NUM_TESTS):
-        a, b = (_near(keep.constants + yes.constants + no.constants, rng) for _ in range(2))
-        tests.append({"input": f"{a}{separator}{b}\n", "output": f"{_value(expression, {'a': a, 'b': b})}\n",
+    for i in range(NUM_TESTS):
+        ab = {name: _near(keep.constants + yes.constants + no.constants, rng) for name in "ab"}
+        if i < 3:  # at the condition's constant and on both sides of it
+            ab[v] = keep.constants[0] + i - 1
+        tests.append({"input": f"{ab['a']}{separator}{ab['b']}\n", "output": f"{_value(expression, dict(ab))}\n",
                       "testtype": "stdin"})
     row = {"question_id": f"synthetic-{_identity(content)}", "question_content": content, "starter_code": "",
            "metadata": "{}", "public_test_cases": json.dumps(tests)}
@@ -232,6 +235,6 @@ def all_texts() -> Iterator[str]:
             yield from pair
     for reading in _READINGS:
         yield from reading
-    yield from (_DOCSTRING, _MBPP, _BIG, _CONTEST, _PROGRAM_WORDS)
+    yield from (_DOCSTRING, _MBPP, _BIG, _CONTEST, *_PROGRAM_WORDS)
     for name in NAMES:
         yield from (name, f" {name}")

@@ -75,7 +75,7 @@ LOGIC_KINDS: dict[str, Callable[[np.random.Generator], Draft]] = {"logiqa2": ord
 
 def all_texts() -> Iterator[str]:
     """Yield every fixed piece of text a problem or its answer can contain."""
-    yield from (_FACT, _RULE, _HAS, _HAS_NOT, _MUST, _CANNOT, ANSWER)
+    yield from (_FACT, _RULE, _HAS, _HAS_NOT, _MUST, _CANNOT, ANSWER, "no")
     yield from (text for text, _ in _QUESTIONS)
     yield from (f" {word}" for words in _COMPARISONS for word in words)
     yield from (f"({letter})" for letter in CHOICE_LETTERS[:NUM_OPTIONS])
