@@ -97,7 +97,7 @@ def build_tokenizer(directory: Path, model: str = "tiny") -> PreTrainedTokenizer
 
 
 def build_config(vocab_size: int, model: str = "tiny") -> PreTrainedConfig:
-    """Return the configuration of a tiny model, about 0.9M parameters."""
+    """Return the configuration of a tiny model, about 0.8M parameters."""
     return FAMILIES[model].config(vocab_size)
 
 

@@ -117,6 +117,10 @@ def solve(name: str, question: str) -> str:
     return answers[0]
 
 
+def plain(question: str, reply: str) -> str:
+    return f"user\n{question}\nassistant\n{reply}"
+
+
 @cache
 def problems(name: str) -> list[Problem]:
     return benchmark_problems(name, CHECKED, seed=1)
@@ -187,7 +191,7 @@ def test_no_letter_is_right_much_more_often() -> None:
 def test_everything_follows_from_the_seed() -> None:
     assert training_pool("math", 200, seed=3) == training_pool("math", 300, seed=3)[:200]
     assert training_pool("math", 200, seed=3) != training_pool("math", 200, seed=4)
-    assert pretraining_texts(50, seed=3) == pretraining_texts(50, seed=3) != pretraining_texts(50, seed=4)
+    assert pretraining_texts(50, 3, plain) == pretraining_texts(50, 3, plain) != pretraining_texts(50, 4, plain)
     assert benchmark_problems("gsm8k", 50, seed=3) == benchmark_problems("gsm8k", 50, seed=3)
     assert benchmark_problems("gsm8k", 50, seed=3) != benchmark_problems("gsm8k", 50, seed=4)
 
@@ -201,11 +205,12 @@ def test_benchmarks_and_training_never_share_a_question() -> None:
 
 
 def test_pretraining_texts_hold_no_held_out_question() -> None:
-    texts = pretraining_texts(1600, seed=1)
+    texts = pretraining_texts(1600, 1, plain)
     asked = [match[1] for text in texts if (match := re.match(r"Question: (.*) Solution:", text, re.DOTALL))]
+    asked += [text.removeprefix("user\n").partition("\nassistant\n")[0] for text in texts if text.startswith("user\n")]
     hinted = [text for text in texts if text.startswith("A correct ")]
     asked += [re.split(r"\n\n(?:Solve .*?\n\n)", text)[-1].rpartition(" Solution:")[0] for text in hinted]
-    assert len(asked) == 1000 and len(hinted) == 300  # the rest are facts
+    assert len(asked) == 1200 and len(hinted) == 300  # the rest are facts
     assert not any(map(is_held_out, asked))
 
 
@@ -216,7 +221,7 @@ def test_pool_mixes_all_kinds_and_names_its_examples() -> None:
 
 
 def test_pretraining_texts_never_show_the_answer_format() -> None:
-    assert not re.search(r"boxed|think>|answer>", "".join(pretraining_texts(2000, seed=1)))
+    assert not re.search(r"boxed|think>|answer>", "".join(pretraining_texts(2000, 1, plain)))
 
 
 def test_unknown_or_exhausted_kinds_are_refused() -> None:
@@ -233,7 +238,7 @@ def test_tokenizer_reads_back_every_text(model, tmp_path) -> None:
     examples = [*pool(), *training_pool("code", 400, seed=1), *training_pool("logic", 400, seed=1)]
     chats = [[{"role": "user", "content": e.question}, {"role": "assistant", "content": e.completion}]
              for e in examples]
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats] + pretraining_texts(1000, seed=1)
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats] + pretraining_texts(1000, 1, plain)
     words = 0
     for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
         assert tokenizer.decode(ids) == text and tokenizer.unk_token_id not in ids and len(ids) <= tiny.MAX_LENGTH

@@ -19,7 +19,7 @@ from foundation.errors import PrerequisiteError
 from foundation.seeds import stream_seed
 from replication import tiny
 from replication.actions.torch_setup import prepare, save_checkpoint
-from replication.data.synthetic import pretraining_texts
+from replication.data.synthetic import Dialogue, pretraining_texts
 from replication.worker import Job
 
 _TOKENS_PER_TEXT = 76  # a little below the average of 82, so that there is text enough for every update
@@ -32,7 +32,8 @@ def pretrain_tiny(job: Job) -> dict[str, Any]:
     prepare(step.threads, seed)
     tokenizer = tiny.build_tokenizer(job.output / "checkpoint", step.model)
     tokens = step.updates * step.training.global_batch * step.sequence_length
-    rows = _packed(pretraining_texts(tokens // _TOKENS_PER_TEXT, step.seed), tokenizer, step.sequence_length)
+    texts = pretraining_texts(tokens // _TOKENS_PER_TEXT, step.seed, dialogue_of(tokenizer))
+    rows = _packed(texts, tokenizer, step.sequence_length)
     transformers.set_seed(seed % 2**32)
     config = tiny.build_config(len(tokenizer), step.model)
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
@@ -44,6 +45,16 @@ def pretrain_tiny(job: Job) -> dict[str, Any]:
     write_log(log, job.output / "losses.jsonl")
     return {"updates": log.updates, "tokens": log.tokens, "parameters": model.num_parameters(),
             "final_loss": log.losses[-1], "sequences": len(rows)}
+
+
+def dialogue_of(tokenizer: Any) -> Dialogue:
+    """Return what writes two turns with the tokenizer's chat template, without the token that begins a sequence."""
+    def dialogue(question: str, reply: str) -> str:
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False)).removeprefix(tokenizer.bos_token or "")
+        return text.rstrip().removesuffix(tokenizer.eos_token)
+
+    return dialogue
 
 
 def _packed(texts: list[str], tokenizer: Any, length: int) -> list[dict[str, Any]]:

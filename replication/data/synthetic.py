@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Drawer = Callable[["np.random.Generator"], Draft]
+Dialogue = Callable[[str, str], str]
+"""Writes a user's and a model's turn as a model's own chat template does."""
 
 DRAWERS: dict[Domain, dict[str, Drawer]] = {
     "math": {name: partial(draw, kind) for name, kind in KINDS.items()},
@@ -117,33 +119,38 @@ def _problem(name: str, position: int, draft: Draft) -> Problem:
                    options=draft.options, cluster=draft.cluster)
 
 
-def pretraining_texts(size: int, seed: int) -> list[str]:
+def pretraining_texts(size: int, seed: int, dialogue: Dialogue) -> list[str]:
     """Return `size` plain texts: arithmetic lines, and worked problems of every domain in prose; no tags, no boxes.
 
-    The base model learns from them to calculate and to read the questions, but not the answer format. Some worked
-    problems come after two attempts, one right and one wrong: without that, a model of this size cannot read the hints
-    of SSB's teacher, as pretrained models can. More than half of the tokens are math, which needs most practice.
+    The base model learns from them to calculate and to read the questions, but not the answer format. Part of the
+    problems are dialogues of user and model, as any base model has read some: `dialogue` writes one from both turns.
+    Others come after two attempts, one right and one wrong: without that, a model of this size cannot read the hints of
+    SSB's teacher, as pretrained models can. More than half of the tokens are math, which needs most practice.
     """
     rng = stream("synthetic", "pretraining", seed)
     sources: dict[Domain, Iterator[Draft]] = {
         domain: (draft for _, draft in _mixed(domain, rng) if not is_held_out(draft.question)) for domain in DRAWERS}
-    return [_text(*_PATTERN[position % len(_PATTERN)], sources, rng) for position in range(size)]
+    return [_text(*_PATTERN[position % len(_PATTERN)], sources, rng, dialogue) for position in range(size)]
 
 
 _PATTERN: tuple[tuple[Domain, str], ...] = (
-    ("math", "facts"), ("code", "prose"), ("math", "facts"), ("math", "prose"), ("logic", "prose"),
-    ("math", "facts"), ("math", "attempted"), ("code", "prose"), ("math", "facts"), ("math", "prose"),
-    ("logic", "attempted"), ("math", "facts"), ("math", "prose"), ("logic", "prose"), ("math", "facts"),
+    ("math", "facts"), ("code", "dialogue"), ("math", "facts"), ("math", "prose"), ("logic", "dialogue"),
+    ("math", "dialogue"), ("math", "attempted"), ("code", "prose"), ("math", "facts"), ("math", "dialogue"),
+    ("logic", "attempted"), ("math", "facts"), ("math", "prose"), ("logic", "prose"), ("math", "dialogue"),
     ("code", "attempted"),
 )
 """The texts' domains and shapes, over and over."""
 
 
-def _text(domain: Domain, shape: str, sources: dict[Domain, Iterator[Draft]], rng: np.random.Generator) -> str:
+def _text(domain: Domain, shape: str, sources: dict[Domain, Iterator[Draft]], rng: np.random.Generator,
+          dialogue: Dialogue) -> str:
     source = sources[domain]
     if shape == "facts":
         return _facts(source, rng)
-    return _prose(next(source)) if shape == "prose" else _attempted(domain, next(source), next(source))
+    draft = next(source)
+    if shape == "dialogue":
+        return dialogue(draft.question, "\n".join(draft.steps) + "\n" + _result(draft))
+    return _prose(draft) if shape == "prose" else _attempted(domain, draft, next(source))
 
 
 def _facts(source: Iterator[Draft], rng: np.random.Generator) -> str:
@@ -164,8 +171,11 @@ def _prose(draft: Draft) -> str:
 
 
 def _solution(draft: Draft) -> str:
-    result = f" {draft.gold}." if draft.row is None else draft.answer.rstrip()
-    return f" Solution: {', '.join(draft.steps)}. So the answer is{result}"
+    return f" Solution: {', '.join(draft.steps)}. {_result(draft)}"
+
+
+def _result(draft: Draft) -> str:
+    return f"So the answer is{draft.answer.rstrip()}" if draft.row else f"So the answer is {draft.gold}."
 
 
 def _attempted(domain: Domain, draft: Draft, other: Draft) -> str:
@@ -175,7 +185,7 @@ def _attempted(domain: Domain, draft: Draft, other: Draft) -> str:
     return hinted.replace(", and enclose the final answer in \\boxed{}", "") + _solution(draft)
 
 
-PROSE_PIECES = ("Question:", " Solution:", " So the answer is", ", ", ".")
+PROSE_PIECES = ("Question:", " Solution:", " So the answer is", "So", ", ", ".")
 """The fixed pieces of `_prose`, for the tokenizer's vocabulary."""
 
 
