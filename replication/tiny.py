@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", r"\boxed{", r"\frac{")
 CODE_MARKS = (*synthetic_code.IDIOMS, *synthetic_code.PHRASES)
 MAX_LENGTH = 256
+INITIAL_SCALE = 0.06
+"""Of the random weights: the libraries' 0.02 suits models ten times as wide."""
 
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
@@ -108,7 +110,7 @@ def _qwen3(vocab_size: int) -> PreTrainedConfig:
         vocab_size=vocab_size, hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, head_dim=32, max_position_embeddings=MAX_LENGTH,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0}, tie_word_embeddings=True,
-        attention_dropout=0.0, pad_token_id=0, bos_token_id=None, eos_token_id=2,
+        attention_dropout=0.0, initializer_range=INITIAL_SCALE, pad_token_id=0, bos_token_id=None, eos_token_id=2,
     )
 
 
@@ -122,7 +124,7 @@ def _gemma3(vocab_size: int) -> PreTrainedConfig:
         num_key_value_heads=2, head_dim=32, query_pre_attn_scalar=32, max_position_embeddings=MAX_LENGTH,
         sliding_window=SLIDING_WINDOW, layer_types=["sliding_attention"] * 3 + ["full_attention"],
         rope_parameters={"sliding_attention": rope, "full_attention": rope}, tie_word_embeddings=True,
-        attention_dropout=0.0, pad_token_id=0, eos_token_id=1, bos_token_id=2,
+        attention_dropout=0.0, initializer_range=INITIAL_SCALE, pad_token_id=0, eos_token_id=1, bos_token_id=2,
     )
 
 

@@ -133,11 +133,14 @@ def pretraining_texts(size: int, seed: int, dialogue: Dialogue) -> list[str]:
     return [_text(*_PATTERN[position % len(_PATTERN)], sources, rng, dialogue) for position in range(size)]
 
 
+_MATH: tuple[tuple[Domain, str], ...] = (
+    ("math", "facts"), ("math", "dialogue"), ("math", "facts"), ("math", "prose"), ("math", "facts"),
+    ("math", "dialogue"), ("math", "facts"), ("math", "attempted"), ("math", "facts"), ("math", "dialogue"),
+    ("math", "prose"),
+)
 _PATTERN: tuple[tuple[Domain, str], ...] = (
-    ("math", "facts"), ("code", "dialogue"), ("math", "facts"), ("math", "prose"), ("logic", "dialogue"),
-    ("math", "dialogue"), ("math", "attempted"), ("code", "prose"), ("math", "facts"), ("math", "dialogue"),
-    ("logic", "attempted"), ("math", "facts"), ("math", "prose"), ("logic", "prose"), ("math", "dialogue"),
-    ("code", "attempted"),
+    *_MATH, ("code", "dialogue"), ("logic", "dialogue"), ("code", "attempted"), ("logic", "dialogue"),
+    *_MATH, ("code", "dialogue"), ("logic", "dialogue"), ("logic", "attempted"), ("logic", "dialogue"),
 )
 """The texts' domains and shapes, over and over."""
 

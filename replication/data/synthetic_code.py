@@ -100,19 +100,19 @@ Arguments = list[Any]
 
 
 def _piece(table: tuple[tuple[str, str], ...], rng: np.random.Generator, variable: str = "") -> _Piece:
-    """Draw a line of a table and its constants: p of one or two digits, q a small divisor."""
+    """Draw a line of a table and its constant: a digit p, or a digit q that divides more often."""
     words, code = table[rng.integers(len(table))]
-    constants = {"p": int(rng.integers(2, 100)), "q": int(rng.integers(2, 10))}
+    constants = {"p": int(rng.integers(2, 10)), "q": int(rng.integers(2, 6))}
     used = {name for _, name, _, _ in Formatter().parse(code) if name}
     return _Piece(words.format(v=variable, **constants), code.format(v=variable, **constants),
                   tuple(constant for name, constant in constants.items() if name in used))
 
 
 def _near(constants: tuple[int, ...], rng: np.random.Generator) -> int:
-    """Draw an input: at a constant, beside it, or anywhere up to 120."""
+    """Draw an input: at a constant, beside it, or anywhere up to 20."""
     if constants and rng.integers(2):
         return constants[rng.integers(len(constants))] + int(rng.integers(-1, 2))
-    return int(rng.integers(0, 121))
+    return int(rng.integers(0, 21))
 
 
 def _value(expression: str, variables: dict[str, Any]) -> Any:

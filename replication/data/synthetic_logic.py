@@ -1,12 +1,13 @@
 """Generated logic problems, one kind per logic benchmark name: a passage, a question, four lettered options.
 
-    logiqa2  who of four people is the tallest, from three comparisons in any order
+    logiqa2  who of four people is the tallest, from three comparisons, from above or from below
     reclor   what follows from a chain of rules "whoever has pens has coins", forwards or backwards
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from evaluation.benchmarks.logic import passage_cluster, render_problem
@@ -33,14 +34,13 @@ _MUST, _CANNOT = "What else must {n} have?", "What else can {n} not have?"
 
 
 def ordering(rng: np.random.Generator) -> Draft:
-    """Draw four people in an order, told by comparisons of neighbours."""
+    """Draw four people in an order, told by comparisons of neighbours from the top or from the bottom."""
     people = [NAMES[k] for k in rng.permutation(len(NAMES))[:NUM_OPTIONS]]
     more, less, most, least = _COMPARISONS[rng.integers(len(_COMPARISONS))]
-    facts = []
-    for k in rng.permutation(NUM_OPTIONS - 1):
-        high, low = people[k], people[k + 1]
-        facts.append(_FACT.format(n=high, more=more, m=low) if rng.integers(2)
-                     else _FACT.format(n=low, more=less, m=high))
+    downwards = bool(rng.integers(2))
+    pairs = list(pairwise(people)) if downwards else list(pairwise(people))[::-1]
+    facts = [_FACT.format(n=high, more=more, m=low) if downwards else _FACT.format(n=low, more=less, m=high)
+             for high, low in pairs]
     text, place = _QUESTIONS[rng.integers(len(_QUESTIONS))]
     return _draft(" ".join(facts), text.format(most=most, least=least), (">".join(people),), people[place],
                   [name for name in people if name != people[place]], rng)
