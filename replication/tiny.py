@@ -56,7 +56,7 @@ class Family:
 def vocabulary(model: str = "tiny") -> list[str]:
     """Return the tokens in the order of their ids: special tokens, tags, marks of programs, characters, words."""
     characters = ["\n", *(chr(code) for code in range(32, 127))]
-    marks = sorted({mark for text in _texts() for mark in re.findall(r" ?\([A-Z]\)", text)})
+    marks = sorted({mark for text in _texts() for mark in re.findall(r"\([A-Z]\)", text)})
     words = sorted({word for text in _texts() for word in re.findall(r" ?[A-Za-z]{2,}", text)})
     return [*FAMILIES[model].special, *TAGS, *CODE_MARKS, *characters, *marks, *words]
 

@@ -22,7 +22,7 @@ from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.data.synthetic import Dialogue, pretraining_texts
 from replication.worker import Job
 
-_TOKENS_PER_TEXT = 76  # a little below the average of 82, so that there is text enough for every update
+_TOKENS_PER_TEXT = 66  # a little below the average of 70, so that there is text enough for every update
 
 
 def pretrain_tiny(job: Job) -> dict[str, Any]:

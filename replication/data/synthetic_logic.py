@@ -26,6 +26,7 @@ _COMPARISONS = (
     ("faster", "slower", "fastest", "slowest"),
     ("richer", "poorer", "richest", "poorest"),
 )
+_OPENING = "Facts:"
 _FACT = "{n} is {more} than {m}."
 _QUESTIONS = (("Who is the {most}?", 0), ("Who is the second {most}?", 1), ("Who is the {least}?", 3))
 _RULE = "Whoever has {i} has {j}."
@@ -42,7 +43,8 @@ def ordering(rng: np.random.Generator) -> Draft:
     facts = [_FACT.format(n=high, more=more, m=low) if downwards else _FACT.format(n=low, more=less, m=high)
              for high, low in pairs]
     text, place = _QUESTIONS[rng.integers(len(_QUESTIONS))]
-    return _draft(" ".join(facts), text.format(most=most, least=least), (">".join(people),), people[place],
+    chain = f"order: {' > '.join(people)}"
+    return _draft(" ".join(facts), text.format(most=most, least=least), (chain,), people[place],
                   [name for name in people if name != people[place]], rng)
 
 
@@ -56,8 +58,9 @@ def rules(rng: np.random.Generator) -> Draft:
     told = (_HAS if forwards else _HAS_NOT).format(n=name, i=chain[0])
     lines = [_RULE.format(i=pairs[k][0], j=pairs[k][1]) for k in rng.permutation(len(pairs))]
     question = (_MUST if forwards else _CANNOT).format(n=name)
-    step = ("" if forwards else "no ") + (", " if forwards else ", no ").join(chain)
-    return _draft(" ".join([*lines, told]), question, (step,), chain[-1], [things[3], things[5], things[6]], rng)
+    step = "".join(f" {thing}" if forwards else f" no {thing}" for thing in chain)
+    return _draft(" ".join([*lines, told]), question, (f"chain:{step}",), chain[-1],
+                  [things[3], things[5], things[6]], rng)
 
 
 def _draft(passage: str, question: str, steps: tuple[str, ...], right: str, wrong: list[str],
@@ -66,8 +69,18 @@ def _draft(passage: str, question: str, steps: tuple[str, ...], right: str, wron
     texts = [right, *wrong]
     options = tuple(texts[k] for k in rng.permutation(len(texts)))
     letter = CHOICE_LETTERS[options.index(right)]
-    return Draft(render_problem(passage, question, options), (*steps, f"{right} ({letter})"), letter, options,
+    passage = f"{_OPENING} {passage}"
+    return Draft(render_problem(passage, question, options), (*steps, found_option(right, letter)), letter, options,
                  answer=ANSWER.format(letter=letter), cluster=passage_cluster(passage))
+
+
+def found_option(text: str, letter: str) -> str:
+    """Return the chain's last line. As everywhere in these problems, a space stands before every name and thing.
+
+    To a tokenizer of whole words, " Tom" and "Tom" are two words, and copying one as the other is one more thing to
+    learn.
+    """
+    return f"option: {text} ({letter})"
 
 
 LOGIC_KINDS: dict[str, Callable[[np.random.Generator], Draft]] = {"logiqa2": ordering, "reclor": rules}
@@ -75,7 +88,7 @@ LOGIC_KINDS: dict[str, Callable[[np.random.Generator], Draft]] = {"logiqa2": ord
 
 def all_texts() -> Iterator[str]:
     """Yield every fixed piece of text a problem or its answer can contain."""
-    yield from (_FACT, _RULE, _HAS, _HAS_NOT, _MUST, _CANNOT, ANSWER, "no")
+    yield from (_OPENING, _FACT, _RULE, _HAS, _HAS_NOT, _MUST, _CANNOT, ANSWER, "order", "chain", "option")
     yield from (text for text, _ in _QUESTIONS)
     yield from (f" {word}" for words in _COMPARISONS for word in words)
     yield from (f"({letter})" for letter in CHOICE_LETTERS[:NUM_OPTIONS])

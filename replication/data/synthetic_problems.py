@@ -244,14 +244,14 @@ _AQUA = (
 )
 
 _AMC23 = (
-    Form("If {a}x+{b}={c}, what is the value of x?", "c-b r1/a", {"a": (2, 9), "b": (2, 49), "c": (10, 99)}, 2),
-    Form("If {a}(x-{b})={c}, what is the value of x?", "c/a r1+b", {"a": (2, 9), "b": (2, 49), "c": (10, 99)}, 2),
+    Form("If {a}x+{b}={c}, what is the value of x?", "c-b r1/a", {"a": (2, 9), "b": (2, 30), "c": (10, 79)}, 2),
+    Form("If {a}(x-{b})={c}, what is the value of x?", "c/a r1+b", {"a": (2, 9), "b": (2, 30), "c": (10, 79)}, 2),
     Form("If x+y={a} and x-y={b}, what is the value of x?", "a+b r1/2", {"a": (10, 99), "b": (2, 60)}, 2),
     Form("If f(x)={a}x+{b}, what is the value of f({c})?", "a*c r1+b",
-         {"a": (2, 9), "b": (2, 60), "c": (2, 12)}),
-    Form("If f(x)=x^2+{a}, what is the value of f({b})?", "b*b r1+a", {"a": (2, 60), "b": (2, 12)}),
+         {"a": (2, 9), "b": (2, 40), "c": (2, 9)}),
+    Form("If f(x)=x^2+{a}, what is the value of f({b})?", "b*b r1+a", {"a": (2, 60), "b": (2, 9)}),
     Form("An arithmetic sequence starts at {a} with common difference {b}. What is term {c}?", "c-1 r1*b r2+a",
-         {"a": (3, 40), "b": (2, 9), "c": (3, 12)}, 2),
+         {"a": (3, 30), "b": (2, 9), "c": (3, 9)}, 2),
 )
 
 _PARTS = {"a": (1, 8), "b": (2, 9), "c": (1, 8), "d": (2, 9)}
