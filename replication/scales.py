@@ -73,7 +73,7 @@ SCALES: dict[str, Scale] = {
                 train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256),
                 eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
                 rollouts=RolloutSettings(batch_size=256),
-                pretrain=PretrainingSettings(updates=1_300, sequence_length=192, learning_rate=3e-3, batch=8),
+                pretrain=PretrainingSettings(updates=1_200, sequence_length=192, learning_rate=3e-3, batch=8),
             ),
             pool_sources=("synthetic",), pool_size={"math": 3_840, "code": 2_400, "logic": 1_920},
             benchmark_size=200, problems_source="synthetic", threads=1, entropy_batch_tokens=4096,

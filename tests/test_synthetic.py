@@ -205,12 +205,12 @@ def test_benchmarks_and_training_never_share_a_question() -> None:
 
 
 def test_pretraining_texts_hold_no_held_out_question() -> None:
-    texts = pretraining_texts(1500, 1, plain)
+    texts = pretraining_texts(1800, 1, plain)
     asked = [match[1] for text in texts if (match := re.match(r"Question: (.*) Solution:", text, re.DOTALL))]
     asked += [text.removeprefix("user\n").partition("\nassistant\n")[0] for text in texts if text.startswith("user\n")]
     hinted = [text for text in texts if text.startswith("A correct ")]
     asked += [re.split(r"\n\n(?:Solve .*?\n\n)", text)[-1].rpartition(" Solution:")[0] for text in hinted]
-    assert len(asked) == 1000 and len(hinted) == 200  # the rest are facts
+    assert len(asked) == 1200 and len(hinted) == 200  # the rest are facts
     assert not any(map(is_held_out, asked))
 
 

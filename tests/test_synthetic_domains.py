@@ -22,7 +22,7 @@ from replication.models import MODELS
 
 CODE, LOGIC = tuple(DRAWERS["code"]), tuple(DRAWERS["logic"])
 STYLES = ("tags", "tag_free")
-UPWARDS = ("tall", "old", "fast", "rich")
+UPWARDS = ("heavi", "larg", "old", "tall")
 
 
 def shown(example: Example, style: str) -> str:
@@ -65,7 +65,7 @@ def test_letters_are_balanced_and_passages_are_clusters(name) -> None:
 
 def follows(passage: str, question: str) -> str:
     """Answer a logic question from its text: sort by the comparisons, or follow the rules."""
-    if comparisons := re.findall(r"(\w+) is (\w+)er than (\w+)\.", passage):
+    if comparisons := re.findall(r"Box (\d) is (\w+)er than (\d)\.", passage):
         rank = dict.fromkeys([name for one, _, other in comparisons for name in (one, other)], 0)
         for _ in rank:
             for one, adjective, other in comparisons:
@@ -74,9 +74,9 @@ def follows(passage: str, question: str) -> str:
         asked = re.search(r"(\w+)est\?", question)[1]
         order = sorted(rank, key=rank.__getitem__, reverse=asked in UPWARDS)
         return order["second" in question]
-    rules = dict(re.findall(r"Whoever has (\w+) has (\w+)\.", passage))
+    rules = dict(re.findall(r"Whoever has card (\d) has (\d)\.", passage))
     negative = " can " in question
-    thing = re.search(r"has (?:no )?(\w+)\.$", passage)[1]
+    thing = re.search(r"has (?:no )?card (\d)\.$", passage)[1]
     step = {after: before for before, after in rules.items()} if negative else rules
     while thing in step:
         thing = step[thing]

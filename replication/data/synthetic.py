@@ -21,7 +21,7 @@ from foundation.prompts import Domain
 from foundation.seeds import stream
 from replication.data.pool import Example
 from replication.data.synthetic_code import CODE_KINDS
-from replication.data.synthetic_logic import LOGIC_KINDS, found_option
+from replication.data.synthetic_logic import LOGIC_KINDS
 from replication.data.synthetic_problems import KINDS, Draft, choices_text, draw
 from replication.hints import HINT_TEMPLATES
 
@@ -133,17 +133,13 @@ def pretraining_texts(size: int, seed: int, dialogue: Dialogue) -> list[str]:
     return [_text(*_PATTERN[position % len(_PATTERN)], sources, rng, dialogue) for position in range(size)]
 
 
-_MATH: tuple[tuple[Domain, str], ...] = (
-    ("math", "facts"), ("math", "dialogue"), ("math", "facts"), ("math", "prose"), ("math", "facts"),
-    ("math", "dialogue"), ("math", "facts"), ("math", "attempted"), ("math", "facts"), ("math", "dialogue"),
-    ("math", "prose"),
+_BOTH_HALVES: tuple[tuple[Domain, str], ...] = (
+    ("math", "facts"), ("math", "dialogue"), ("logic", "dialogue"), ("math", "facts"), ("code", "dialogue"),
+    ("math", "facts"), ("math", "dialogue"), ("logic", "dialogue"), ("math", "facts"), ("math", "attempted"),
+    ("logic", "facts"), ("math", "dialogue"), ("math", "facts"), ("logic", "dialogue"), ("math", "prose"),
+    ("code", "prose"), ("logic", "prose"),
 )
-_PATTERN: tuple[tuple[Domain, str], ...] = (
-    *_MATH, ("code", "dialogue"), ("logic", "dialogue"), ("code", "attempted"), ("logic", "dialogue"),
-    ("logic", "facts"),
-    *_MATH, ("code", "dialogue"), ("logic", "dialogue"), ("logic", "attempted"), ("logic", "dialogue"),
-    ("logic", "facts"),
-)
+_PATTERN = (*_BOTH_HALVES, ("code", "attempted"), *_BOTH_HALVES, ("logic", "attempted"))
 """The texts' domains and shapes, over and over."""
 
 
@@ -163,8 +159,7 @@ def _facts(source: Iterator[Draft], rng: np.random.Generator) -> str:
     first = next(source)
     if first.options:
         order = rng.permutation(len(first.options))
-        line = "{} ({})".format if first.cluster is None else found_option  # as their chains end
-        return "\n".join([choices_text(first.options), *(line(first.options[k], CHOICE_LETTERS[k]) for k in order)])
+        return "\n".join([choices_text(first.options), *(f"{first.options[k]} ({CHOICE_LETTERS[k]})" for k in order)])
     lines = list(first.steps)
     while len(lines) < PRETRAINING_LINES:
         lines.extend(step.split(" ")[0] for step in next(source).steps)  # without a choice's letter
