@@ -32,7 +32,7 @@ def build_pool(job: Job) -> dict[str, Any]:
     """Write pool.jsonl: generated problems, or real files, limited to a seeded sample."""
     step = job.step
     if step.sources == ("synthetic",):
-        examples, report = synthetic.training_pool(step.limit, step.seed), None
+        examples, report = synthetic.training_pool(step.domain, step.limit, step.seed), None
     else:
         read, report = read_real_pool(Path(step.data_root), step.sources)
         examples = _sample(read, step.limit, step.seed)
