@@ -17,6 +17,7 @@ from foundation.exits import exit_with_message
 from replication.catalogue import tables
 from replication.cli import Options, models
 from replication.display import clock
+from replication.models import model_named
 from replication.results import Content, contents, write
 from replication.run import RunReport
 from replication.running import Prepared, execute_plan, only_planned, prepare, try_out_own
@@ -54,6 +55,7 @@ def all_tables(options: Options) -> int:
     for asked in dict.fromkeys(one.asked for one in prepared):
         written = [_write(one, report, store, options.results) for one in prepared if one.asked == asked]
         _say(written)
+        print(f"  {'Page':<51} {_page(options.results, asked)}")
     print(f"{len(report.ran)} steps run, {report.done_before} done before, {clock(report.seconds)}")
     return report.exit_code
 
@@ -80,6 +82,14 @@ def plan_all(options: Options) -> tuple[list[Prepared], list[Left]]:
 def _write(one: Prepared, report: RunReport, store: Store, folder: Path) -> tuple[Content, Path]:
     content = contents(one.run, report, store, one.asked)
     return content, write(content, folder)[0]
+
+
+def _page(results: Path, asked: str) -> Path:
+    """Write the audit of the paper, the static figures and the page."""
+    from replication import audit, page
+
+    audit.write(results)
+    return page.write(results, model_named(asked)).page
 
 
 def _say(written: list[tuple[Content, Path]]) -> None:

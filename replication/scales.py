@@ -84,9 +84,9 @@ SCALES: dict[str, Scale] = {
             pool_size={"math": 3_840, "code": 2_400, "logic": 1_920},
             benchmark_size=200, sweep_size=100, sampled_size=50, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
-            hint_seconds={"pretrain": 260, "pool": 1, "problems": 1, "train": 50, "train-pair": 60, "entropy": 15,
-                          "select": 0.1, "generate": 1.5, "grade": 0.2, "rollouts": 40, "targets": 10,
-                          "train-pairs": 30, "samples": 30, "logits": 1, "theory": 3},
+            hint_seconds={"pretrain": 230, "pool": 1, "problems": 1, "train": 24, "train-pair": 32, "entropy": 8,
+                          "select": 0.1, "generate": 1.2, "grade": 0.3, "rollouts": 25, "targets": 8,
+                          "train-pairs": 25, "samples": 30, "logits": 1, "theory": 3},
         ),
         Scale(
             name="small",

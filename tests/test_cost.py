@@ -179,7 +179,7 @@ def test_the_plan_answers_at_once_and_without_the_network(model, tmp_path):
     done, seconds = table1("--model", model, "--plan", tmp_path=tmp_path)
     assert seconds < 3
     assert done.returncode == 0, done.stderr
-    for word in ("trainings   8", "GPU-hours", "wall clock", "memory", "disk", "downloads", "218 updates x 512"):
+    for word in ("trainings   16", "GPU-hours", "wall clock", "memory", "disk", "downloads", "218 updates x 512"):
         assert word in done.stdout, word
     assert not (tmp_path / "results").exists()
 
@@ -211,7 +211,8 @@ def test_a_smaller_plan_costs_less_and_other_gpus_change_the_wall_clock(tmp_path
 
 
 def test_the_active_set_is_the_papers_123_updates():
-    (train,) = [s for s in closure(targets_of("table1", "qwen3-4b")) if s.kind == "train" and s.weak is not None]
+    (train,) = [s for s in closure(targets_of("table1", "qwen3-4b")) if s.kind == "train" and s.weak is not None
+                and s.pool.domain == "math"]
     assert counts.training_data(train)[2] == 123
     assert CostModel(shape=SHAPES["qwen3-4b"]).cost(train).gpus == 8
 
@@ -286,7 +287,7 @@ def test_what_is_done_takes_no_time_and_shared_work_is_counted_once(graph):
     targets = targets_of("table1", "qwen2.5-3b")
     model = CostModel(shape=SHAPES["qwen2.5-3b"])
     assert schedule.gpu_hours(targets, model.cost) < schedule.gpu_hours(targets, model.cost, shared=False)
-    assert len(schedule.by_checkpoint(targets)) == 9  # M0, M1, seven methods
+    assert len(schedule.by_checkpoint(targets)) == 17  # M0; M1 and seven methods for math, and for code
 
 
 @pytest.mark.parametrize(("gpus", "spread", "match"), [(0, 0.1, "at least 1"), (8, -1.0, "spread"), (4, 0.1, "needs 8"),

@@ -1,8 +1,10 @@
 """Generated code and logic problems: right by a second solution, balanced, in formats that the real graders read."""
 
+import operator
 import re
 from collections import Counter
 from functools import cache
+from itertools import product
 
 import pytest
 
@@ -22,7 +24,6 @@ from replication.models import MODELS
 
 CODE, LOGIC = tuple(DRAWERS["code"]), tuple(DRAWERS["logic"])
 STYLES = ("tags", "tag_free")
-UPWARDS = ("heavi", "larg", "old", "tall")
 
 
 def shown(example: Example, style: str) -> str:
@@ -64,23 +65,33 @@ def test_letters_are_balanced_and_passages_are_clusters(name) -> None:
 
 
 def follows(passage: str, question: str) -> str:
-    """Answer a logic question from its text: sort by the comparisons, or follow the rules."""
-    if comparisons := re.findall(r"Box (\d) is (\w+)er than (\d)\.", passage):
-        rank = dict.fromkeys([name for one, _, other in comparisons for name in (one, other)], 0)
-        for _ in rank:
-            for one, adjective, other in comparisons:
-                high, low = (one, other) if adjective in UPWARDS else (other, one)
-                rank[high] = max(rank[high], rank[low] + 1)
-        asked = re.search(r"(\w+)est\?", question)[1]
-        order = sorted(rank, key=rank.__getitem__, reverse=asked in UPWARDS)
-        return order["second" in question]
-    rules = dict(re.findall(r"Whoever has card (\d) has (\d)\.", passage))
-    negative = " can " in question
-    thing = re.search(r"has (?:no )?card (\d)\.$", passage)[1]
-    step = {after: before for before, after in rules.items()} if negative else rules
-    while thing in step:
-        thing = step[thing]
-    return thing
+    """Answer a logic question from its text, by trying every state of the world that the passage allows."""
+    if facts := re.findall(r"(\w+) has (more|fewer|as many) \w+ (?:than|as) (\w+)\.", passage):
+        one, other = re.search(r", (\w+) or (\w+)\?", question).groups()
+        people = sorted({name for first, _, second in facts for name in (first, second)})
+        holds = {"more": operator.gt, "fewer": operator.lt, "as many": operator.eq}
+        worlds = [dict(zip(people, counts, strict=True)) for counts in product(range(4), repeat=len(people))]
+        allowed = [w for w in worlds if all(holds[said](w[first], w[second]) for first, said, second in facts)]
+        signs = {(w[one] > w[other]) - (w[one] < w[other]) for w in allowed}
+        return {1: one, -1: other, 0: "They have equally many"}[signs.pop()] if len(signs) == 1 else "It cannot be told"
+    condition, conclusion, observed = re.search(r"If (.*?) then (.*?)\. (.*?)\.$", passage).groups()
+    statements = {condition: (0, True), negated(condition): (0, False), conclusion: (1, True),
+                  negated(conclusion): (1, False)}
+    place, value = statements[observed if observed in statements else observed[0].lower() + observed[1:]]
+    allowed = [w for w in product((True, False), repeat=2) if (not w[0] or w[1]) and w[place] == value]
+    known = [text for text, (k, v) in statements.items() if k != place and all(w[k] == v for w in allowed)]
+    return known[0][0].upper() + known[0][1:] if known else "Nothing follows"
+
+
+def negated(statement: str) -> str:
+    """Return the opposite of a statement of the generator's."""
+    if " does not " in statement:
+        subject, verb = statement.split(" does not ")
+        first, _, rest = verb.partition(" ")
+        return f"{subject} {first}s{' ' + rest if rest else ''}"
+    subject, verb = re.match(r"(.*?) (\w+s(?: .*)?)$", statement).groups()
+    first, _, rest = verb.partition(" ")
+    return f"{subject} does not {first.removesuffix('s')}{' ' + rest if rest else ''}"
 
 
 @pytest.mark.parametrize("name", LOGIC)
