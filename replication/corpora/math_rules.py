@@ -7,7 +7,7 @@
 
 There is no filter of length, no removal of duplicates and none of test questions, unless asked for. The verdict is
 math-verify's in every case. What is saved is work of which the outcome is known: its search for the box where
-`boxes.lone_box` can tell, parsing and comparing what was parsed and compared before, and comparing two plain integers.
+`boxes.lone_box` can tell, parsing and comparing what was parsed and compared before, and comparing plain numbers (`_same_number`).
 
 Time is bounded in processor seconds, so that a loaded machine gives the verdicts of an idle one.
 """
@@ -39,7 +39,8 @@ IN_TEST_SET = "question stands in a test set"
 LIMIT_SECONDS = 5.0  # of the processor, for one record; math-verify's own limits are 5 s of wall time each
 _PATIENCE = 3  # the kernel ends a process that this many times the limit did not bring back (a step inside C code)
 _KNOWN = 20_000
-_INTEGER = re.compile(r"-?[1-9]\d{0,14}|0")
+_RATIONAL = re.compile(r"(-?[1-9]\d{0,8}|0)|\\frac\{([1-9]\d{0,5})\}\{([1-9]\d{0,5})\}")
+_DECIMAL = re.compile(r"\d{1,6}\.\d{1,4}")
 _BETWEEN = re.compile(r"</think>\s*<answer>")
 
 
@@ -90,8 +91,9 @@ class MathRules:
             with _limited():
                 return self._compare(gold, self._math.parse_reply(reply))
         content = box.removeprefix("\\boxed{")[:-1].strip()
-        if _INTEGER.fullmatch(gold) and _INTEGER.fullmatch(content):
-            return None if gold == content else DIFFERS
+        same = _same_number(gold, content)
+        if same is not None:
+            return None if same else DIFFERS
         return self._once(self._verdicts, (gold, box), lambda: self._compare_box(gold, box))
 
     def _compare_box(self, gold: str, box: str) -> str | None:
@@ -161,6 +163,22 @@ class _MathVerify:
 
     def accepts(self, gold: list[Any], answer: list[Any]) -> bool:
         return bool(self._library.verify(gold, answer, timeout_seconds=None))
+
+
+def _same_number(gold: str, answer: str) -> bool | None:
+    r"""Say whether two plain numbers are the same to math-verify; None where they are not that plain.
+
+    Plain are integers and `\frac{a}{b}`, the gold one also between dollars, and decimals that are written the same.
+    """
+    if gold == answer and _DECIMAL.fullmatch(gold):
+        return True
+    if len(gold) > 2 and gold[0] == gold[-1] == "$":
+        gold = gold[1:-1]
+    one, other = _RATIONAL.fullmatch(gold), _RATIONAL.fullmatch(answer)
+    if one is None or other is None:
+        return None
+    over, under = int(one[1] or one[2]), int(one[3] or 1)
+    return over * int(other[3] or 1) == int(other[1] or other[2]) * under
 
 
 def well_formed(reply: str, *, box: bool = True) -> bool:
