@@ -224,7 +224,7 @@ def _owned(out: Path) -> Iterator[None]:
     try:
         (out / "work").mkdir(parents=True, exist_ok=True)
         lock = (out / ".lock").open("w")
-    except FileExistsError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"--out {out} is not a folder") from error
     except OSError as error:
         raise storage_error(error, out) or error from error
