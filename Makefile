@@ -11,7 +11,7 @@ READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup all-tables table1 compare need-method isolation test test-slow test-distributed check bench-loss bench-step \
-	bench-sampling bench-grading docs clean
+	bench-sampling bench-grading bench-corpora docs clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ docs: $(READY) ## docs/methods.md, from what the methods declare
 
 bench-grading: $(READY) ## Math answers graded per second, and that fast paths leave verdicts alone
 	@$(PY) -m bench.grading $(ARGS)
+
+bench-corpora: $(READY) ## The math filter on 100,000 generated records: counts, time, memory (some minutes)
+	@$(PY) -m bench.corpora $(ARGS)
 
 clean: ## Remove the store (runs/); result files stay
 	rm -rf runs

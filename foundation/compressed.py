@@ -1,4 +1,4 @@
-"""Opening a data file as plain bytes, whatever its compression; a damaged or cut-off one says so instead of ending early.
+"""Opening a data file as plain bytes, whatever its compression; a damaged one says so instead of ending early.
 
 `.gz` through gzip, `.zst` through the package zstandard. Everything is streamed: memory does not grow with the file,
 except for the window that a zstd file asks for (up to 2 GiB if it was compressed with `--long=31`).

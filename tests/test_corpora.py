@@ -1,4 +1,4 @@
-"""The corpora: who is kept and who is dropped for what reason, and that a pool's bytes do not depend on how it was built.
+"""The corpora: who is kept and who is dropped for what reason; a pool's bytes do not depend on how it was built.
 
 Verdicts are compared with math-verify alone, the program of the paper's code.
 """
@@ -17,10 +17,10 @@ import time
 from collections import Counter
 
 import pytest
+from conftest import ROOT
 
 from bench.corpora import generate, record
 from bench.corpora import write as write_corpus
-from conftest import ROOT
 from foundation.errors import ArtifactError, GenerationError, InputError, PrerequisiteError, StorageError
 from replication.corpora import code_rules, journal, math_rules
 from replication.corpora.batches import Batch, judge, read_batches
@@ -51,7 +51,7 @@ def replies(count: int, seed: int):
              "\\(%s\\) and \\(3\\)"]
     before = ["", "", "\\boxed{9}", "\\[ open", "$$", "$$a$$", "\\(\\boxed{5}\\) and ", "So 5.\n\\boxed{4} or"]
     for _ in range(count):
-        box = "\\boxed{%s}" % draw.choice(contents)
+        box = f"\\boxed{{{draw.choice(contents)}}}"
         text = (THINK + "x" * draw.choice([0, 20, 80]) + draw.choice(before) + "\n</think>" +
                 draw.choice(["\n<answer>\n", "\n<answer>\n", "<answer>", "\n <answer>"]) +
                 draw.choice(["", "So \\(y\\) is "]) + draw.choice(forms) % box + draw.choice(["", ".", " for $z$"]) +
@@ -116,7 +116,7 @@ def test_limit_of_processor_time(monkeypatch):
 def corpus(tmp_path_factory):
     """Two generated sources, what is to become of their records, and the pool that a run without trouble makes."""
     folder = tmp_path_factory.mktemp("corpus")
-    fates = write_corpus(folder / "a.jsonl", 1500, seed=1) + write_corpus(folder / "b.jsonl", 130, seed=2)
+    fates = write_corpus(folder / "a.jsonl", 1100, seed=1) + write_corpus(folder / "b.jsonl", 130, seed=2)
     sources = (folder / "a.jsonl", folder / "b.jsonl")
     report = build(Corpus(kind="math", sources=sources), folder / "out", workers=2)
     return sources, fates, folder / "out", report
@@ -130,7 +130,7 @@ def test_counts_are_those_generated(corpus):
     assert all(row["completion"].startswith("<think>") and row["answer_type"] == "expression" for row in rows)
     assert report["table12"] == {"printed": 111_657, "kept": fates["kept"], "equal": False,
                                  "difference": fates["kept"] - 111_657}
-    assert f"{fates['kept']:,} of 1,630 records kept" in as_text(report) and not (out / "work").exists()
+    assert f"{fates['kept']:,} of 1,230 records kept" in as_text(report) and not (out / "work").exists()
 
 
 def test_printed_counts():
@@ -179,12 +179,20 @@ def test_a_finished_pool_stays_and_a_damaged_or_other_one_is_refused(corpus, tmp
 
 
 def test_limit_counts_over_all_sources(corpus, tmp_path):
-    report = build(Corpus(kind="math", sources=corpus[0], limit=1510), tmp_path, workers=2)
-    assert [source["read"] for source in report["sources"]] == [1500, 10]
+    report = build(Corpus(kind="math", sources=corpus[0][::-1], limit=140), tmp_path, workers=1)
+    assert [source["read"] for source in report["sources"]] == [130, 10]
 
 
-def test_full_disk_loses_nothing(corpus, tmp_path, monkeypatch):
-    sources, _, whole, _ = corpus
+@pytest.fixture(scope="module")
+def small(corpus, tmp_path_factory):
+    """The second source alone, and its pool."""
+    folder = tmp_path_factory.mktemp("small")
+    build(Corpus(kind="math", sources=corpus[0][1:]), folder, workers=1)
+    return corpus[0][1:], folder
+
+
+def test_full_disk_loses_nothing(small, tmp_path, monkeypatch):
+    sources, whole = small
     calls = []
 
     def full(descriptor):
@@ -209,7 +217,8 @@ def test_read_only_store(corpus, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda row: {"conversation": row["messages"]}, "no list of messages"),
-    (lambda row: {"messages": [message | {"info": {"answer": "5"}} for message in row["messages"]]}, "reference_answer"),
+    (lambda row: {"messages": [message | {"info": {"answer": "5"}} for message in row["messages"]]},
+     "reference_answer"),
     (lambda row: {"messages": [row["messages"][0], row["messages"][1] | {"content": "It is 5."}]}, "think block"),
 ])
 def test_changed_format_stops_and_says_where(tmp_path, change, message):
@@ -224,9 +233,9 @@ def test_changed_format_stops_and_says_where(tmp_path, change, message):
 def test_bad_requests(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "file").touch()
-    for corpus, out in (((tmp_path / "empty.jsonl",), tmp_path / "a"), ((tmp_path / "empty.jsonl",), tmp_path / "file")):
+    for out in (tmp_path / "out", tmp_path / "file"):
         with pytest.raises(InputError, match=r"no records|not a folder"):
-            build(Corpus(kind="math", sources=corpus), out, workers=1)
+            build(Corpus(kind="math", sources=(tmp_path / "empty.jsonl",)), out, workers=1)
     for wrong in ({"sources": ()}, {"sources": (tmp_path / "none",)}, {"sources": (tmp_path / "file",) * 2},
                   {"sources": (tmp_path / "file",), "limit": 0}):
         with pytest.raises(InputError):
@@ -313,8 +322,7 @@ def logic_files(folder, monkeypatch):
               "options": ["Tom barks.", "Tom purrs.", "Tom sleeps.", "Nothing."]}
     reclor = {"context": "No fish sing.", "question": "So?", "label": 0, "id_string": "train_0",
               "answers": ["Fish are silent.", "Fish sing.", "Birds sing.", "None."]}
-    (folder / "reclor").mkdir()
-    paths = [folder / "train.txt", folder / "test.txt", folder / "reclor" / "train.json", folder / "reclor" / "val.json"]
+    paths = [folder / name for name in ("train.txt", "test.txt", "train.json", "val.json")]
     rows = [[logiqa, logiqa | {"id": 2, "answer": 0}, logiqa | {"id": 3}, logiqa | {"id": 4}], [logiqa],
             [reclor], [reclor]]
     for path, listed in zip(paths, rows, strict=True):
@@ -388,10 +396,10 @@ def test_decontamination_is_counted_apart(tmp_path):
 # ------------------------------------------------------------------------------------------------ a run's own source
 
 
-def test_corpora_as_sources_of_a_run(corpus, tmp_path):
+def test_corpora_as_sources_of_a_run(small, tmp_path):
     from replication.corpora.sources import copy_pool
 
-    sources, fates, whole, _ = corpus
+    sources, whole = small
     folders = [tmp_path / name for name in ("built", "raw", "one", "two", "scratch")]
     for folder in folders:
         folder.mkdir()
@@ -402,7 +410,7 @@ def test_corpora_as_sources_of_a_run(corpus, tmp_path):
     for path in sources:
         (raw / "am_deepseek_r1_distilled" / path.name).symlink_to(path)
     notes = copy_pool("am", "math", built, one, scratch, limit=10, seed=0)
-    assert notes["examples"] == 10 and notes["report"]["kept"] == fates["kept"]
+    assert notes["examples"] == 10 and notes["report"]["read"] == 130
     copy_pool("am", "math", raw, two, scratch, limit=10, seed=0)
     assert (one / "pool.jsonl").read_bytes() == (two / "pool.jsonl").read_bytes()
     with pytest.raises(PrerequisiteError, match=r"corpora logic --help"):

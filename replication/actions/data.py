@@ -15,8 +15,8 @@ from evaluation.problem import Problem
 from foundation.errors import InputError
 from foundation.files import write_jsonl
 from foundation.seeds import stream
-from replication.data import synthetic
 from replication.corpora.sources import CORPUS_SOURCES, copy_pool
+from replication.data import synthetic
 from replication.data.pool import Example
 from replication.data.real import read_real_pool
 from replication.worker import Job

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -132,7 +132,8 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
             yield number, line
 
 
-def in_order(work: Callable[[Batch], Judged], batches: Iterable[Batch], workers: int) -> Iterator[Judged]:
+def in_order(work: Callable[[Batch], Judged], batches: Iterable[Batch],
+             workers: int) -> Generator[Judged, None, None]:
     """Yield what `work` makes of each batch, in their order, `workers` at a time and few ahead of the reader."""
     pending = iter(batches)
     executor = ThreadPoolExecutor(workers)

@@ -22,7 +22,7 @@ _PERCENT = ("%", "ercent", "pct", "Pct")
 
 
 def lone_box(text: str) -> str | None:
-    """Return the answer's box with its command (`\\boxed{...}`), or None where only math-verify can tell."""
+    r"""Return the answer's box with its command (`\boxed{...}`), or None where only math-verify can tell."""
     cut = text.rfind(_ANSWER)
     if cut < 1 or text[cut - 1] != "\n":
         return None

@@ -38,7 +38,8 @@ _OUTCOMES = {"wrong": "a unit test fails", "exception": "the program raises", "t
              "memory": "the program takes too much memory", "crash": "the program crashes", "no_code": NO_PROGRAM,
              "not_runnable": "the tests need a package that is not installed",
              "grader_failure": "the tests cannot be run"}
-_SOLUTION = re.compile(r"^[ \t]*(?:from\s+solution\s+import\s+(?:\([^)]*\)|[^\n]*)|import\s+solution[ \t]*)$", re.MULTILINE)
+_SOLUTION = re.compile(r"^[ \t]*(?:from\s+solution\s+import\s+(?:\([^)]*\)|[^\n]*)|import\s+solution[ \t]*)$",
+                       re.MULTILINE)
 
 
 class CodeRules:

@@ -7,7 +7,8 @@
 
 There is no filter of length, no removal of duplicates and none of test questions, unless asked for. The verdict is
 math-verify's in every case. What is saved is work of which the outcome is known: its search for the box where
-`boxes.lone_box` can tell, parsing and comparing what was parsed and compared before, and comparing plain numbers (`_same_number`).
+`boxes.lone_box` can tell, parsing and comparing what was parsed and compared before, and comparing plain numbers
+(`_same_number`).
 
 Time is bounded in processor seconds, so that a loaded machine gives the verdicts of an idle one.
 """
@@ -49,7 +50,7 @@ class _Late(BaseException):
 
 
 class MathRules:
-    """The rules, for one process. Its memory is bounded; `fast` changes the time that verdicts take, never what they are.
+    """The rules, for one process, with bounded memory. `fast` changes the time that verdicts take, never what they are.
 
     `held_out` maps normalised questions that are left out to the title of their test set.
     """

@@ -33,7 +33,8 @@ class Overlap:
     def to_row(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {"benchmark": self.title, "problems": self.problems, "pool_examples_equal": self.equal_examples,
-                "problems_equal": len(self.equal_problems), f"pool_examples_sharing_{WORDS}_words": self.shared_examples,
+                "problems_equal": len(self.equal_problems),
+                f"pool_examples_sharing_{WORDS}_words": self.shared_examples,
                 f"problems_sharing_{WORDS}_words": len(self.shared_problems)}
 
 

@@ -7,6 +7,7 @@ counted. A process that was killed from outside is replaced, and its record trie
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -122,8 +123,6 @@ class MathProcesses:
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            try:
+        with contextlib.suppress(OSError):
+            if pipe is not None:
                 pipe.close()
-            except OSError:
-                pass
