@@ -10,11 +10,11 @@ READY := $(VENV)/.ready
 READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables table1 compare need-method isolation test test-slow test-distributed check bench-loss bench-step \
+.PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation test test-slow test-distributed check bench-loss bench-step \
 	bench-sampling bench-grading bench-corpora docs clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9% -]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Make .venv with everything the suite needs (all other targets do it when it is missing)
 
@@ -44,10 +44,23 @@ $(READY_DISTRIBUTED): $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[distributed]'
 	@touch $@
 
-all-tables: table1 ## Every table there is (now: Table 1), tiny scale; MODEL=... for another
+all-tables: $(READY) ## Tables 1 to 12, Figures 3 to 5, theory, audit, the page: MODEL=tiny|qwen3-4b|..., ARGS='--seed 1'
+	@$(PY) -m replication.all_tables --model $(MODEL) $(ARGS)
 
-table1: $(READY) ## Table 1: MODEL=tiny|smollm2-135m|..., ARGS='--seed 1'
-	@$(PY) -m replication.table1 --model $(MODEL) $(ARGS)
+table%: $(READY) ## One table: make table9 MODEL=tiny
+	@$(PY) -m replication.$@ --model $(MODEL) $(ARGS)
+
+figure%: $(READY) ## One figure: make figure4
+	@$(PY) -m replication.$@ --model $(MODEL) $(ARGS)
+
+theory ambiguities: $(READY) ## Theorem 1 and its companions on real checkpoints; the open questions both ways
+	@$(PY) -m replication.$@ --model $(MODEL) $(ARGS)
+
+audit: $(READY) ## What the paper prints, recomputed from what it prints
+	@$(PY) -m replication.audit $(ARGS)
+
+status: $(READY) ## What the store holds, what runs, what failed
+	@$(PY) -m replication.status $(ARGS)
 
 compare: need-method $(READY) ## Your method against SFT and WMSS: METHOD=examples/label_smoothing.py:LabelSmoothing
 	@$(PY) -m replication.compare --model $(MODEL) --method '$(METHOD)' $(ARGS)

@@ -209,7 +209,8 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
     print(f"filter, {options.workers} workers: {seconds:.1f} s ({busy:.0f} processor seconds); "
           f"highest memory {memory.highest_mib:.0f} MiB (aim <= {MEMORY_TARGET_MIB})")
     print(f"math-verify alone, one at a time: {alone:.2f} s ({alone_busy:.2f} processor seconds) for {sample:,} "
-          f"records, scaled to {options.records:,}: {scaled:.0f} s; {scaled / seconds:.1f} times the filter's (aim >= {SPEED_TARGET:g})")
+          f"records, scaled to {options.records:,}: {scaled:.0f} s; {scaled / seconds:.1f} times the filter's "
+          f"(aim >= {SPEED_TARGET:g})")
     right = found == fates
     print("counts as expected" if right else "COUNTS DIFFER")
     return 0 if right and memory.highest_mib <= MEMORY_TARGET_MIB and scaled >= SPEED_TARGET * seconds else 1

@@ -17,10 +17,9 @@ from foundation.exits import exit_with_message
 from replication.catalogue import tables
 from replication.cli import Options, models
 from replication.display import clock
-from replication.planning import print_plan
 from replication.results import Content, contents, write
 from replication.run import RunReport
-from replication.running import Prepared, execute_plan, prepare, try_out_own
+from replication.running import Prepared, execute_plan, only_planned, prepare, try_out_own
 from replication.store import Store
 
 
@@ -47,11 +46,10 @@ def all_tables(options: Options) -> int:
         print(f"{gone.place} is left out: {gone.reason}")
     runs = [one.run for one in prepared]
     store = Store(options.store, repair=options.repair)
+    if only_planned(runs, store, options):
+        return 0
     for run in runs:
         try_out_own(run, store)
-    if options.plan:
-        print_plan(runs, store)
-        return 0
     report = execute_plan(runs, store, options)
     for asked in dict.fromkeys(one.asked for one in prepared):
         written = [_write(one, report, store, options.results) for one in prepared if one.asked == asked]

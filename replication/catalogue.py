@@ -6,8 +6,7 @@ from importlib import import_module
 
 from replication.declarations import Table
 
-MODULES = (*(f"table{number}" for number in (1, 2, 3, 4, 5, 8, 9, 10, 11, 12)), "figure3", "figure4", "figure5",
-           "ambiguities")
+MODULES = (*(f"table{number}" for number in range(1, 13)), "figure3", "figure4", "figure5", "theory", "ambiguities")
 
 
 def tables() -> list[Table]:

@@ -52,7 +52,9 @@ class Options:
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Worker processes (default: as many as fit the cores). Does not change results."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the steps: which are done, which are shared; run nothing."""
+    """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
+    gpus: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    """GPUs that the plan's estimate at paper scale is for. Does not change what is run."""
     repair: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Check every stored artifact and rebuild damaged ones."""
 

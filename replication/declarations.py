@@ -11,6 +11,8 @@ from foundation.prompts import Domain
 if TYPE_CHECKING:
     from replication.cells import PlannedCell
     from replication.plan import Planners
+    from replication.store import Store
+    from replication.tables import TableRun
 
 FINAL = "final"
 Plot = dict[str, Any]
@@ -68,6 +70,8 @@ class Table:
     """Plans the cells of a table that is not a grid of methods and benchmarks."""
     plots: Callable[[dict[str, Any]], list[Plot]] | None = None
     """Makes plots of the finished content (docs/results.md)."""
+    extras: Callable[[TableRun, Store], dict[str, list[Any]]] | None = None
+    """Reads `plots` and `notes` that are not in the cells from finished steps."""
 
     @property
     def lines(self) -> tuple[Line, ...]:

@@ -28,7 +28,9 @@ Interval = tuple[float, float]
 class Reading:
     """A measured number. Scores and their intervals are percents; `scores` holds the 0/1 answers behind them."""
 
-    value: float
+    value: float | None
+    """None: it does not exist, `reason` says why."""
+    reason: str | None = None
     unit: str = "%"
     digits: int = 1
     ci95: Interval | None = None
@@ -120,15 +122,20 @@ class Average:
 def average(readings: Sequence[Reading]) -> Reading:
     """Return the mean of columns' readings."""
     k = len(readings)
-    value = math.fsum(r.value for r in readings) / k
+    value = math.fsum(_value(r) for r in readings) / k
     if all(len(r.scores) > 1 and len(r.scores[0]) > 1 for r in readings):
         low, high = (100 * limit for limit in crossed_interval([r.scores for r in readings])[1])
     else:
-        limits = [r.ci95 or (r.value, r.value) for r in readings]
-        low = value - math.sqrt(math.fsum((r.value - lo) ** 2 for r, (lo, _) in zip(readings, limits, strict=True))) / k
-        high = value + math.sqrt(math.fsum((h - r.value) ** 2 for r, (_, h) in zip(readings, limits, strict=True))) / k
+        limits = [(_value(r), *(r.ci95 or (_value(r), _value(r)))) for r in readings]
+        low = value - math.sqrt(math.fsum((middle - lo) ** 2 for middle, lo, _ in limits)) / k
+        high = value + math.sqrt(math.fsum((hi - middle) ** 2 for middle, _, hi in limits)) / k
     return Reading(value=value, ci95=(low, high), n=sum(r.n or 0 for r in readings),
                    correct=sum(r.correct or 0 for r in readings))
+
+
+def _value(reading: Reading) -> float:
+    assert reading.value is not None, "a score always has a value"
+    return reading.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,13 +100,18 @@ def backbone(model: Model, wanted: str) -> Model:
                             f"choose one of: {gemmas}")
 
 
+def has_hardware(model: Model) -> bool:
+    """Say whether the machine can run the model: it needs no GPU, or there is one."""
+    return not model.gpu_memory_gib or bool(gpu_names())
+
+
 def require_hardware(model: Model) -> None:
     """Check, before anything is downloaded, that the machine can run the model.
 
     Raises:
         PrerequisiteError: no CUDA GPU for a model that needs one.
     """
-    if model.gpu_memory_gib and not gpu_names():
+    if not has_hardware(model):
         raise PrerequisiteError(
             f"{model.title} needs CUDA GPUs ({model.gpu_memory_gib} GB each; the paper used eight, App. E.5) and this "
             "machine has none (no NVIDIA driver was found). Run this command on a machine with GPUs, or choose "

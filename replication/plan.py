@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from baselines import METHODS
 from baselines.interface import BASE, WARMUP, Method
@@ -27,8 +28,10 @@ from foundation.prompts import Domain
 from replication.configuration import Configuration
 from replication.data.real import SOURCES
 from replication.declarations import FINAL, Line, Table
+from replication.diagnostic_steps import LogitStatistics, TheoryStatistics
 from replication.method_plan import MethodPlan, snapshot_fractions
 from replication.models import Model
+from replication.paper import number
 from replication.rollout_steps import Snapshot
 from replication.rows import Row, resolve
 from replication.sample_steps import GradeSamples, SampleAnswers
@@ -159,12 +162,12 @@ class Planner:
 
     def _pool_hashes(self, sources: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """Hash the training files and the test sets that decontaminate them."""
-        if sources == ("am",) and not self.request.plan_only:
+        if sources in (("am",), ("logic",)) and not self.request.plan_only:
             raise PrerequisiteError(
                 "the filter of the AM-DeepSeek-R1-Distilled corpus is not part of this version; train on the pools of "
                 "real files instead: --data-root DIR (layout: docs/data.md)"
             )
-        if sources in (("synthetic",), ("am",)):
+        if sources in (("synthetic",), ("am",), ("logic",)):
             return ()
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]
@@ -266,6 +269,22 @@ class Planner:
             benchmark=name, threads=self.scale.threads, hint_seconds=self.hint("samples"))
         return GradeSamples(records=records, problems=problems, grader_version=GRADER_VERSION, of=title,
                             benchmark=name, hint_seconds=self.hint("grade"))
+
+    def logit_statistics(self, checkpoint: Step, of: str) -> LogitStatistics:
+        """Statistics of a checkpoint's logits on sampled pool examples (App. B.4)."""
+        return LogitStatistics(checkpoint=checkpoint, of=of, hint_seconds=self.hint("logits"), **self._diagnosed())
+
+    def theory(self, weak: Step, strong: Step, strong_post: Step, of: str) -> TheoryStatistics:
+        """The theory's conditions and conclusions on a pair of checkpoints, at the paper's lambda."""
+        return TheoryStatistics(weak=weak, strong=strong, strong_post=strong_post, mix_weight=number("wmss.lambda"),
+                                of=of, hint_seconds=self.hint("theory"), **self._diagnosed())
+
+    def _diagnosed(self) -> dict[str, Any]:
+        """What every measurement on pool tokens shares."""
+        return {"pool": self.pool(), "prompt": self.prompt, "data": self.configuration.data,
+                "loss": self.configuration.loss, "seed": self.request.seed, "threads": self.scale.threads,
+                "compute_dtype": self.configuration.train.compute_dtype,
+                "batch_tokens": self.scale.entropy_batch_tokens}
 
     def row_title(self, row: str) -> str:
         """Return a row's heading."""

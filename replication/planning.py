@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from replication.cost.estimate import TRAININGS, estimate
+from replication.cost.machine import lacks
+from replication.cost.report import lines
+from replication.cost.shapes import SHAPES, shape_of
 from replication.display import clock
 from replication.run import missing_steps
 from replication.steps import Step, closure
 from replication.store import Store
 from replication.tables import TableRun
 
-TRAININGS = ("train", "train-pairs")
 
-
-def print_plan(runs: Sequence[TableRun], store: Store) -> None:
-    """Print one line a step, parents first, then the sums."""
+def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8) -> None:
+    """Print one line a step, parents first, then the sums; at paper scale an estimate for so many GPUs as well."""
     targets = [step for run in runs for step in run.targets]
     steps = closure(targets)
     missing = {step.key for step in missing_steps(targets, store)}
@@ -30,6 +32,11 @@ def print_plan(runs: Sequence[TableRun], store: Store) -> None:
           f"{sum(n > 1 for n in users.values())} steps are shared"
           + (f"; about {clock(seconds)} of work on one core" if seconds else ""))
     print(sharing(runs))
+    for planners in {run.planners.request.model.name: run.planners for run in runs}.values():
+        if (name := planners.request.model.name) in SHAPES:
+            wanted = [step for run in runs if run.planners.request.model.name == name for step in run.targets]
+            found, shape = estimate(wanted, missing_steps(wanted, store), shape_of(name), gpus=gpus), shape_of(name)
+            print("\n".join(lines(found, shape, lacks(found, planners.request, store.root))))
 
 
 def _names(runs: Sequence[TableRun]) -> str:
@@ -51,7 +58,7 @@ def _checkpoints(run: TableRun) -> list[Step]:
     """Return the trained checkpoints that a table's steps start from, each once."""
     found = {}
     for step in closure(run.targets):
-        if step.kind in ("generate", "samples", "logit-stats", "theory"):
+        if step.kind in ("generate", "samples", "logit-statistics", "theory"):
             found.update({parent.key: parent for role, parent in step.parents.items()
                           if parent.kind in (*TRAININGS, "snapshot")})
     return list(found.values())

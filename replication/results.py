@@ -12,7 +12,7 @@ from typing import Any
 
 from baselines.user_methods import outside, source_sha256
 from foundation.files import write_atomic
-from replication import budget, formats
+from replication import budget, formats, verdicts
 from replication.plan import REFERENCE_TITLES
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
@@ -63,8 +63,14 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         "notes": notes(run) + footnotes,
         "footnotes": footnotes,
     }
+    verdicts.judge_cells(content, run)
+    content["ordering"] = verdicts.orderings(content, run) if run.table.cells is None and run.table.against else []
     if run.table.plots is not None:
         content["plots"] = run.table.plots(content)
+    if run.table.extras is not None:
+        found = run.table.extras(run, store)
+        content["plots"] = [*content.get("plots", []), *found.get("plots", [])]
+        content["notes"] = [*content["notes"], *found.get("notes", [])]
     return content
 
 

@@ -49,16 +49,21 @@ class _Worker:
 def missing_steps(targets: Iterable[Step], store: Store) -> list[Step]:
     """Return the steps still to run for the targets, parents first: what a finished step came from is not needed."""
     needed: dict[str, Step] = {}
+    found: set[str] = set()
 
     def visit(step: Step) -> None:
-        if step.key in needed or store.is_done(step):
+        if step.key in needed or step.key in found:
+            return
+        if store.is_whole(step):
+            found.add(step.key)
             return
         for parent in step.parents.values():
             visit(parent)
         needed[step.key] = step
 
     for target in targets:
-        visit(target)
+        if not store.is_done(target):  # of a target it is enough to be read; what others start from must be whole
+            visit(target)
     return list(needed.values())
 
 
@@ -169,6 +174,7 @@ class _Scheduler:
 
     def _fail(self, step: Step, failure: Failed) -> None:
         self.report.failed[step.key] = failure
+        self.store.record_failure(step, failure.reason)
         self.shown.fail(step, failure)
         for other in list(self.pending.values()):
             if any(parent.key in self.report.failed for parent in other.parents.values()):

@@ -14,7 +14,7 @@ from foundation.errors import InputError
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
 from replication.declarations import FINAL, Line, Table
-from replication.models import Model, backbone, model_named, require_hardware
+from replication.models import Model, backbone, has_hardware, model_named, require_hardware
 from replication.plan import REFERENCE_TITLES, Planners, Request
 from replication.planning import print_plan
 from replication.provenance import gpu_names, usable_cores
@@ -54,8 +54,6 @@ def prepare(tables: Sequence[Table], options: Options, asked: str = "tiny",
     registry, own = _registry(options)
     for table in tables:
         model = backbone(model_named(asked), table.backbone)
-        if not options.plan:
-            require_hardware(model)
         if model.name not in planners:
             planners[model.name] = Planners(_request(model, options, registry))
         chosen = _with_rows(table, options, own, registry)
@@ -64,21 +62,39 @@ def prepare(tables: Sequence[Table], options: Options, asked: str = "tiny",
 
 
 def run_prepared(prepared: Sequence[Prepared], options: Options) -> int:
-    """Run the union of the plans once, then write and show each table; return the exit code."""
+    """Run the union of the plans once, then write and show each table; return the exit code.
+
+    Raises:
+        PrerequisiteError: the machine cannot run a model; the plan was shown, with what is missing.
+    """
     from replication.terminal import show
 
     runs = [one.run for one in prepared]
     store = Store(options.store, repair=options.repair)
+    if only_planned(runs, store, options):
+        return 0
     for run in runs:
         try_out_own(run, store)
-    if options.plan:
-        print_plan(runs, store)
-        return 0
     report = execute_plan(runs, store, options)
     for one in prepared:
         content = contents(one.run, report, store, one.asked)
         show(content, report, write(content, options.results))
     return report.exit_code
+
+
+def only_planned(runs: Sequence[TableRun], store: Store, options: Options) -> bool:
+    """Print the plan where that was asked for, or where the machine cannot do more; say whether that is all.
+
+    Raises:
+        PrerequisiteError: more was asked for than the machine can do.
+    """
+    if not any(run.planners.request.plan_only for run in runs):
+        return False
+    print_plan(runs, store, options.gpus)
+    if not options.plan:
+        for run in runs:
+            require_hardware(run.planners.request.model)
+    return True
 
 
 def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> RunReport:
@@ -94,7 +110,7 @@ def _request(model: Model, options: Options, registry: dict[str, type[Method]]) 
     _check_numbers(options, configuration)
     return Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                    limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
-                   registry=registry, plan_only=options.plan)
+                   registry=registry, plan_only=options.plan or not has_hardware(model))
 
 
 def _with_rows(table: Table, options: Options, own: list[str], registry: dict[str, type[Method]]) -> Table:
@@ -148,7 +164,7 @@ def try_out_own(run: TableRun, store: Store) -> None:
 
 def _check_numbers(options: Options, configuration: Configuration) -> None:
     for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
-                        ("--jobs", options.jobs)):
+                        ("--jobs", options.jobs), ("--gpus", options.gpus)):
         if value is not None and value < 1:
             raise InputError(f"{flag} is {value}; it must be at least 1")
     batch = max(configuration.train.global_batch, configuration.second_epoch.global_batch)

@@ -78,7 +78,7 @@ SCALES: dict[str, Scale] = {
             threads=1, entropy_batch_tokens=4096,
             hint_seconds={"pretrain": 260, "pool": 1, "problems": 1, "train": 50, "train-pair": 60, "entropy": 15,
                           "select": 0.1, "generate": 1.5, "grade": 0.2, "rollouts": 40, "targets": 10,
-                          "train-pairs": 30},
+                          "train-pairs": 30, "samples": 30, "logits": 1, "theory": 3},
         ),
         Scale(
             name="small",

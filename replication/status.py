@@ -1,10 +1,11 @@
-"""What the store holds: finished steps with their time and size, what was interrupted, what was damaged.
+"""What the store holds: finished steps with their time and size, what runs, what was interrupted, failed or damaged.
 
     python -m replication.status --verify       also hashes every file
 """
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,15 +44,32 @@ def status(options: Options) -> int:
         damaged += [f"{manifest['id']}/{name}" for name in wrong]
         print(f"  {manifest['id']:<26} {manifest['label']:<34} {clock(manifest['seconds']):>11} {size / 2**20:9.1f} MiB"
               + ("   DAMAGED" if wrong else ""))
-    interrupted = sorted(path.name for path in (store.root / ".building").iterdir())
     verified = ", contents verified" if options.verify else ""
-    print(f"{len(manifests)} steps done, {total_bytes / 2**20:.1f} MiB{verified}")
-    if interrupted:
-        print(f"interrupted or running: {', '.join(interrupted)}")
+    freed = sum(bool(manifest.get("freed")) for manifest in manifests)
+    print(f"{len(manifests)} steps done, {total_bytes / 2**20:.1f} MiB{verified}"
+          + (f"; files of {freed} of them were freed" if freed else ""))
+    _unfinished(store)
     if damaged:
         raise ArtifactError(f"{len(damaged)} files differ from their manifest: {', '.join(damaged[:5])}; run the table "
                             "again with --repair to rebuild them")
     return 0
+
+
+def _unfinished(store: Store) -> None:
+    """Print what runs now, what was interrupted, what failed, and the disk."""
+    begun = sorted(path.name for path in (store.root / ".building").iterdir())
+    running = [name for name in begun if store.is_running(name)]
+    if running:
+        print(f"running: {', '.join(running)}")
+    if interrupted := [name for name in begun if name not in running]:
+        print(f"interrupted (the next run goes on with them): {', '.join(interrupted)}")
+    for failure in store.failures():
+        print(f"failed: {failure['label']} ({failure['id']}): {failure['reason']}")
+    aside = sum(path.stat().st_size for path in store.root.glob(".damaged/**/*") if path.is_file())
+    if aside:
+        print(f"moved aside as damaged: {aside / 2**20:.1f} MiB in {store.root / '.damaged'}")
+    usage = shutil.disk_usage(store.root)
+    print(f"disk: {usage.free / 2**30:.1f} GiB free of {usage.total / 2**30:.1f} GiB")
 
 
 def _differences(folder: Path, manifest: dict[str, Any]) -> list[str]:

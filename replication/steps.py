@@ -88,6 +88,12 @@ class Step:
         return self.kind
 
 
+def of_domain(pool: Step) -> str:
+    """Return what a label says of a pool's domain: nothing for math."""
+    domain = getattr(pool, "domain", "math")
+    return "" if domain == "math" else f" on {domain}"
+
+
 def _is_parent(value: Any) -> bool:
     return isinstance(value, Step) or (isinstance(value, tuple) and bool(value) and isinstance(value[0], Step))
 
@@ -195,7 +201,7 @@ class BuildPool(Step):
     @property
     def label(self) -> str:
         """Name the sources."""
-        return f"pool {'+'.join(self.sources)}"
+        return f"pool {'+'.join(self.sources)}{of_domain(self)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,8 +267,8 @@ class TrainPhase(Step):
 
     @property
     def label(self) -> str:
-        """Name the method and the checkpoint it makes."""
-        return f"train {self.title} ({self.out})"
+        """Name the method, the checkpoint it makes, and the domain where it is not math."""
+        return f"train {self.title} ({self.out}){of_domain(self.pool)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +291,7 @@ class ScoreEntropy(Step):
     @property
     def label(self) -> str:
         """Name the checkpoint."""
-        return f"entropy of {self.of}"
+        return f"entropy of {self.of}{of_domain(self.pool)}"
 
 
 @dataclass(frozen=True, kw_only=True)

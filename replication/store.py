@@ -4,6 +4,7 @@
     <store>/.building/<step id>/                            under construction, or left by a run that was killed
     <store>/.locks/<step id>                                flock: two processes that want one step run it once
     <store>/.damaged/<step id>-<n>/                         moved aside because its contents no longer match
+    <store>/.failed/<step id>.json                          why its last attempt failed; gone once it succeeds
 
 Checking whether a step is done reads its manifest and file sizes; contents are hashed when first used in a process.
 """
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from foundation.errors import ArtifactError, InputError
+from foundation.errors import ArtifactError, InputError, StorageError
 from foundation.files import sha256_file, storage_error, write_atomic
 from replication.steps import Step, closure
 
@@ -45,6 +46,7 @@ class Store:
         """
         self.root, self.repair = root.absolute(), repair
         self._verified: set[str] = set()
+        self._done: dict[str, dict[str, Any]] = {}
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"the store {root} is a file; name a folder (--store DIR or WMSS_STORE)")
         for folder in (".building", ".locks"):
@@ -63,6 +65,8 @@ class Store:
         Raises:
             ArtifactError: a file is missing or has another size (moved aside; rebuilt at once under `repair`).
         """
+        if step.key in self._done:
+            return True
         manifest_path = self.folder(step) / MANIFEST
         if not manifest_path.is_file():
             return False
@@ -73,7 +77,16 @@ class Store:
             if size != entry["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes instead of {entry['bytes']}"
                 return self._damaged(step, f"{name} {found}")
+        self._done[step.key] = manifest
         return True
+
+    def is_whole(self, step: Step) -> bool:
+        """Say whether the step is done and none of its files was freed, so that others can start from it."""
+        return self.is_done(step) and not self._done[step.key].get("freed")
+
+    def manifest(self, step: Step) -> dict[str, Any] | None:
+        """Return the manifest of a step that is done, or None."""
+        return self._done[step.key] if self.is_done(step) else None
 
     def _manifest(self, step: Step) -> dict[str, Any]:
         try:
@@ -145,6 +158,7 @@ class Store:
 
     def move_aside(self, step: Step) -> Path:
         """Move a step's folder to .damaged under a name of its own; another process may have done so already."""
+        self._done.pop(step.key, None)
         target = self.root / ".damaged" / f"{step.id}-{time.time_ns()}"
         target.parent.mkdir(exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -183,11 +197,50 @@ class Store:
                 **step.identity, "parents": {role: p.id for role, p in step.parents.items()}, **manifest,
                 "files": files}
         write_atomic(output / MANIFEST, json.dumps(full, indent=1, ensure_ascii=False) + "\n")
+        shutil.rmtree(self.folder(step), ignore_errors=True)  # a step of which files were freed is made anew
         os.rename(output, self.folder(step))
+        (self.root / ".failed" / f"{step.id}.json").unlink(missing_ok=True)
         handle = os.open(self.root, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
         self._verified.add(step.key)
+
+    def record_failure(self, step: Step, reason: str) -> None:
+        """Keep why a step failed, for the status; a store that cannot be written keeps nothing."""
+        with contextlib.suppress(OSError, StorageError):
+            (self.root / ".failed").mkdir(exist_ok=True)
+            write_atomic(self.root / ".failed" / f"{step.id}.json",
+                         json.dumps({"id": step.id, "label": step.label, "reason": reason, "time": time.time()}) + "\n")
+
+    def failures(self) -> list[dict[str, Any]]:
+        """Return what failed at its last attempt: id, label, reason, time."""
+        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.root.glob(".failed/*.json"))]
+
+    def is_running(self, step_id: str) -> bool:
+        """Say whether a process holds the step's lock."""
+        path = self.root / ".locks" / step_id
+        if not path.is_file():
+            return False
+        with path.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def free(self, step_id: str, names: Iterable[str]) -> int:
+        """Delete files of a finished step and say so in its manifest; return the bytes.
+
+        The step stays done: it runs again only when something that is still to be made starts from it.
+        """
+        manifest = self.read_manifest(step_id)
+        freed = {name: manifest["files"].pop(name) for name in list(names) if name in manifest["files"]}
+        manifest["freed"] = manifest.get("freed", {}) | freed
+        write_atomic(self.root / step_id / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+        for name in freed:
+            (self.root / step_id / name).unlink(missing_ok=True)
+        self._done.pop(manifest["key"], None)
+        return int(sum(entry["bytes"] for entry in freed.values()))
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """Yield the manifests of all finished steps (for the estimate and the status)."""

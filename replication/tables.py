@@ -59,6 +59,8 @@ class TableRun:
         form: Cell = {"row": cell.row, "column": cell.column, "group": cell.group, "value": None, "unit": "%",
                       "n": None, "correct": None, "ci95": None, "paper": paper, "paper_context": context,
                       "status": "measured", "reason": None, "step": None, "outcomes": None, "digits": 1}
+        if found is not None and found.value is None:
+            return form | {"status": "missing", "reason": found.reason, "unit": found.unit, "step": found.step}
         if found is not None:
             return form | {"value": found.value, "unit": found.unit, "n": found.n, "correct": found.correct,
                            "ci95": None if found.ci95 is None else list(found.ci95), "step": found.step,

@@ -145,9 +145,9 @@ def _disk_error(error: Exception, root: Path) -> StorageError | None:
 def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
     """Run one step unless it is done: lock, action into a building folder, publish."""
     with store.lock(step, on_wait=lambda: report(0.0, waiting=True)):
-        if store.is_done(step):
+        if store.is_whole(step):
             return Done(step.key, ran=False, seconds=0.0)
-        if store.folder(step).exists():  # a folder without a manifest: an interrupted copy, say
+        if store.folder(step).exists() and not store.is_done(step):  # no manifest: an interrupted copy, say
             store.move_aside(step)
         started = time.monotonic()
         building = store.building_folder(step)

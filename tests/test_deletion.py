@@ -12,7 +12,7 @@ from baselines import METHODS
 
 # SFT is the anchor: its first epoch is the warm-up that the plan builds for everybody
 DELETABLE = [name for name in METHODS if name != "sft"]
-TABLES = re.compile(r"table\d+|figure\d+|compare|ambiguities")
+TABLES = re.compile(r"table\d+|figure\d+|compare|ambiguities|theory")
 
 
 def _modules():

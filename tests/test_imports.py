@@ -44,8 +44,9 @@ def test_every_module_says_what_it_is():
 @pytest.mark.parametrize("module", ["replication.table1", "replication.compare", "replication.run",
                                     "replication.results", "replication.plan", "replication.explain",
                                     "replication.paper", "replication.audit.__main__", "replication.audit",
-                                    "replication.judgement", "baselines.__main__",
-                                    "replication.corpora.__main__"])
+                                    "replication.judgement", "replication.diagnostics",
+                                    "replication.diagnostic_steps", "replication.corpora.__main__",
+                                    "baselines.__main__"])
 def test_the_command_line_loads_nothing_heavy(module):
     program = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

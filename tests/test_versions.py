@@ -18,6 +18,7 @@ from baselines.selection import Selection
 from foundation.files import write_jsonl
 from replication import steps
 from replication.configuration import with_changes
+from replication.diagnostic_steps import LogitStatistics, TheoryStatistics
 from replication.models import MODELS
 from replication.plan import Planner, Request
 from replication.provenance import hardware
@@ -27,8 +28,9 @@ from replication.worker import Job, execute
 
 CASES = Path(__file__).parent / "cases" / "recorded_outputs.json"
 KINDS = ("pretrain", "pool", "problems", "train", "entropy", "select", "generate", "grade", "subset", "rollouts",
-         "rollout-grades", "pairs", "hints", "targets", "train-pairs", "snapshot")
-FLOATS = ("pretrain", "train", "entropy", "train-pairs", "targets")
+         "rollout-grades", "pairs", "hints", "targets", "train-pairs", "snapshot", "logit-statistics",
+         "theory")
+FLOATS = ("pretrain", "train", "entropy", "train-pairs", "targets", "logit-statistics", "theory")
 SAMPLED = ("generate", "rollouts")
 
 
@@ -56,7 +58,26 @@ def outputs(folder):
     }
     summary = {kind: {"version": step.version, "output": read(store.use(step))} for kind, (step, read) in found.items()}
     summary["select"] = {"version": steps.SelectActive.version, "output": _selected(folder, wmss.examples)}
-    return summary | _from_replies(folder, plan, store)
+    return summary | _from_replies(folder, plan, store) | _measured(plan, store)
+
+
+def _measured(plan, store):
+    """The logits of M0 and M1 on four examples; quantities that no rounding can flip."""
+    shared = {"pool": plan.pool(), "prompt": plan.prompt, "data": plan.configuration.data, "n_examples": 4, "seed": 0,
+              "loss": plan.configuration.loss, "compute_dtype": "float32", "batch_tokens": 512}
+    weak, strong = plan.base(), plan.warmup()
+    found = (
+        (LogitStatistics(checkpoint=strong, **shared),
+         ("target_logit", "background_mean", "centered_norm", "highest_logit", "l2_norm", "entropy", "max_prob")),
+        (TheoryStatistics(weak=weak, strong=strong, strong_post=weak, mix_weight=0.4, sensitivity_examples=2, **shared),
+         ("p_target_mix", "negative_mass_mix@0.1", "residual_norm_mix", "alpha", "alpha_measured", "null_norm")),
+    )
+    summary = {}
+    for step, names in found:
+        execute(step, store, lambda *_, **__: None)
+        statistics = json.loads((store.use(step) / "statistics.json").read_text(encoding="utf-8"))
+        summary[step.kind] = {"version": step.version, "output": [statistics[name]["value"] for name in names]}
+    return summary
 
 
 def _from_replies(folder, plan, store):

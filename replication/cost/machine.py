@@ -1,0 +1,76 @@
+"""What a machine lacks for a run at paper scale, found without importing anything heavy and without the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from replication.cost.estimate import Estimate
+from replication.plan import Request
+from replication.provenance import gpu_names
+
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
+
+
+def lacks(estimate: Estimate, request: Request, store_root: Path) -> list[str]:
+    """Return what is missing, one line each, with what to do; empty where nothing is."""
+    found = [_gpus(estimate.gpus), _torch(), _package("vllm", estimate.needs_vllm, "python -m pip install vllm"),
+             _package("deepspeed", bool(estimate.zero_stage),
+                      "python -m pip install --no-build-isolation -e '.[distributed]'"),
+             _disk(estimate, store_root), _data(estimate, request), _token(estimate, request)]
+    return [line for line in found if line is not None]
+
+
+def _gpus(wanted: int) -> str | None:
+    there = len(gpu_names())
+    if there >= wanted:
+        return None
+    if there == 0:
+        return f"GPUs: none (no NVIDIA driver was found); this plan is for {wanted} of 80 GB (--gpus N changes it)"
+    return f"GPUs: {there}, this plan is for {wanted}; --gpus {there} plans for those"
+
+
+def _torch() -> str | None:
+    """A wheel with CUDA holds libtorch_cuda; torch itself takes seconds to import."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return "torch: not installed"
+    libraries = Path(next(iter(spec.submodule_search_locations))) / "lib"
+    if any(libraries.glob("*torch_cuda*")):
+        return None
+    return f"torch with CUDA: {metadata.version('torch')} is a build for CPUs; install the one of your CUDA version"
+
+
+def _package(name: str, needed: bool, how: str) -> str | None:
+    if not needed or importlib.util.find_spec(name) is not None:
+        return None
+    return f"{name}: not installed; {how}"
+
+
+def _disk(estimate: Estimate, store_root: Path) -> str | None:
+    place = next(folder for folder in (store_root, *store_root.parents) if folder.exists())
+    free, needed = shutil.disk_usage(place).free, estimate.disk_bytes + estimate.transient_bytes
+    if free >= needed:
+        return None
+    return (f"disk: {free / 1e9:,.0f} GB free at {place}, {needed / 1e9:,.0f} GB needed; name another store with "
+            "--store DIR or WMSS_STORE")
+
+
+def _data(estimate: Estimate, request: Request) -> str | None:
+    if not estimate.needs_pool or request.data_root is not None:
+        return None
+    return "training data: no data root; name one with --data-root DIR or WMSS_DATA_ROOT (layout: docs/data.md)"
+
+
+def _token(estimate: Estimate, request: Request) -> str | None:
+    """A gated repository asks for a token; only whether there is one is looked at, never the token."""
+    if not (estimate.gated and estimate.needs_fetch) or any(os.environ.get(name) for name in TOKEN_VARIABLES):
+        return None
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    if (home / "token").is_file():
+        return None
+    repository = request.model.source.partition(":")[2]
+    return (f"hub token: {repository} is gated; accept its licence on the hub, then set HF_TOKEN or run hf auth login")

@@ -1,0 +1,52 @@
+"""The theory, measured on real checkpoints' tokens: a table and plots that the paper does not have.
+
+    python -m replication.theory --model tiny
+
+How often Theorem 1's condition holds and whether its conclusion held on every such token, hard negatives and
+Corollary 2, the branches' shares of the gradient, the crossover of Eq. 16, 17 and 63, the drift of Stage III.
+"""
+
+from replication.cells import PlannedCell
+from replication.cli import main
+from replication.declarations import Table
+from replication.derived import measured, planned
+from replication.diagnostics import theory_cells, theory_notes, theory_plots
+from replication.plan import Planners
+from replication.steps import Step
+from replication.store import Store
+from replication.tables import TableRun
+
+WEAK_SIDES = {"M0": "wmss", "ck-50": "wmss[wmss.weak_checkpoint=50]", "ck-200": "wmss[wmss.weak_checkpoint=200]"}
+
+
+def pairs(planners: Planners) -> tuple[tuple[str, Step], ...]:
+    """Return the pairs: M1 with the base and with two checkpoints inside its epoch, each followed through WD-JT."""
+    planner = planners()
+    found = []
+    for name, text in WEAK_SIDES.items():
+        weak = planner.base() if name == "M0" else planner.checkpoint("M1", name)
+        found.append((f"{name} + M1", planner.theory(weak, planner.warmup(), planner.final(text), f"{name} + M1")))
+    return tuple(found)
+
+
+def cells(planners: Planners, table: Table) -> list[PlannedCell]:
+    """One column a pair."""
+    return planned(pairs(planners), theory_cells)
+
+
+def extras(run: TableRun, store: Store) -> dict[str, list[object]]:
+    """The plots over lambda, and what was found per pair."""
+    found = measured(pairs(run.planners), store)
+    return {"plots": list(theory_plots(found)), "notes": list(theory_notes(found))}
+
+
+TABLE = Table(
+    name="theory",
+    title="The theory on pairs of weak and strong checkpoints, by token",
+    place="Theory",
+    cells=cells,
+    extras=extras,
+)
+
+if __name__ == "__main__":
+    main(TABLE)

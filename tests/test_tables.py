@@ -1,0 +1,139 @@
+"""What the tables and figures plan: every cell of the paper, each training once, the paper's numbers beside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from foundation.errors import InputError, PrerequisiteError
+from replication.catalogue import tables
+from replication.cli import Options
+from replication.models import MODELS
+from replication.paper import TABLES
+from replication.plan import Planners, Request
+from replication.planning import sharing
+from replication.running import prepare
+from replication.scales import SCALES
+from replication.steps import closure
+from replication.tables import TableRun
+
+DECLARED = {table.name: table for table in tables()}
+# of the paper's columns, those that are settings or remarks, or that the comparisons show
+NOT_CELLS = {"ck_rel", "alpha", "beta", "gamma", "lambda", "k", "hours", "minutes", "approximate", "note", "source",
+             "Math Avg. change", "Code Avg. change"}
+
+
+def planners(model="tiny"):
+    scale = SCALES[MODELS[model].scale]
+    return Planners(Request(model=MODELS[model], scale=scale, configuration=scale.configuration, data_root=None,
+                            limit_train=None, limit_eval=None, seed=0, plan_only=True))
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """Every table at tiny scale, on the model it is about."""
+    made = {name: planners(name) for name in ("tiny", "tiny-gemma")}
+    return {name: TableRun.plan(table, made["tiny-gemma" if table.backbone == "gemma" else "tiny"])
+            for name, table in DECLARED.items()}
+
+
+def test_all_twelve_tables_and_three_figures_are_declared():
+    assert set(DECLARED) >= {*(f"table{k}" for k in range(1, 13)), "figure3", "figure4", "figure5"}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_no_cell_is_planned_twice_and_each_is_measured_at_tiny(planned, name):
+    places = [(cell.row, cell.column) for cell in planned[name].cells]
+    assert len(set(places)) == len(places)
+    assert [cell for cell in planned[name].cells if cell.measure is None] == []
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if name in TABLES])
+def test_each_number_that_the_paper_prints_stands_beside_a_cell(planned, name):
+    context = planned[name].planners.request.model.context
+    values = TABLES[name].values.get(context) or next(iter(TABLES[name].values.values()))
+    printed = sorted(float(value) for row in values.values() for column, value in row.items()
+                     if column not in NOT_CELLS and isinstance(value, int | float) and not isinstance(value, bool))
+    shown = [cell.paper for cell in planned[name].cells if cell.paper is not None]
+    if name == "table10":  # besides, the gains that B.9 derives from them
+        shown = [cell.paper for cell in planned[name].cells if cell.row != "Diversity gain"]
+    if name == "table11":  # in minutes there, in seconds here
+        printed = sorted(60 * v if v > 100 else v for v in printed)
+    assert sorted(shown) == pytest.approx(printed)
+
+
+def test_table_9_trains_each_lambda_three_times_from_one_base(planned):
+    run = planned["table9"]
+    pairs = [step for step in closure(run.targets) if step.kind == "train" and step.weak is not None]
+    assert len(pairs) == 17 * 3 and len({step.seed for step in pairs}) == 3
+    assert len({step.key for step in closure(run.targets) if step.kind in ("pretrain", "pool")}) == 2
+
+
+def test_the_headline_training_is_the_sweeps_training_and_the_first_of_a_longer_course(planned):
+    headline = planned["table1"].planners().final("wmss").key
+    for name in ("table2", "table8", "table9", "table11", "figure3", "figure4", "figure5", "ambiguities"):
+        assert headline in {step.key for step in closure(planned[name].targets)}, name
+    sft = planned["table1"].planners().final("sft").key
+    assert sft in {step.key for step in closure(planned["figure3"].targets)}
+
+
+def test_epochs_of_a_chain_differ_in_order_and_go_on_counting(planned):
+    plan = planned["figure3"].planners().plan("sft[sft.epochs=4]")
+    assert [step.first_epoch for step in plan.trainings] == [1, 2, 3]
+    assert planned["figure3"].planners().warmup().first_epoch == 0
+
+
+def test_checkpoints_inside_an_epoch_come_from_the_training_that_others_use(planned):
+    run = planned["table3"]
+    trainings = [step for step in closure(run.targets) if step.kind == "train"]
+    assert len(trainings) == 3  # M1, trained along, frozen
+    assert all(step.snapshots for step in trainings)
+    sweep = planned["table9"].planners().final("wmss[wdjt.mix_weight=0.1]")
+    assert sweep.snapshots == ()
+
+
+def test_the_union_of_all_plans_trains_each_configuration_once(planned):
+    steps = closure([step for run in planned.values() for step in run.targets])
+    trainings = [step for step in steps if step.kind in ("train", "train-pairs")]
+    assert len({step.key for step in trainings}) == len(trainings)
+    said = sharing(list(planned.values()))
+    assert said.startswith(f"{len(trainings)} trainings, one for each distinct configuration")
+
+
+def test_domains_have_pools_and_trainings_of_their_own(planned):
+    code = [step for step in closure(planned["table1"].targets) if step.kind == "train" and step.pool.domain == "code"]
+    assert {step.title for step in code} >= {"warm-up", "SFT", "WMSS"}
+    assert planned["table1"].planners("code").base().key == planned["table1"].planners("math").base().key
+
+
+def test_a_domain_without_a_pool_is_missing_with_the_reason(tmp_path):
+    scale = SCALES["small"]
+    request = Request(model=MODELS["smollm2-135m"], scale=scale, configuration=scale.configuration, data_root=None,
+                      limit_train=None, limit_eval=None, seed=0, plan_only=True)
+    run = TableRun.plan(DECLARED["table5"], Planners(request))
+    assert all(cell.measure is None and "no logic pool" in cell.reason for cell in run.cells)
+
+
+def test_table_4_takes_the_gemma_style_model_of_the_scale():
+    options = Options(plan=True)
+    assert prepare((DECLARED["table4"],), options, "tiny")[0].run.planners.request.model.name == "tiny-gemma"
+    with pytest.raises(PrerequisiteError, match="gemma-3-4b"):
+        prepare((DECLARED["table4"],), options, "smollm2-135m")
+
+
+def test_rows_and_columns_that_a_table_does_not_know_are_refused():
+    with pytest.raises(InputError, match="no column 'reclor'"):
+        prepare((DECLARED["table2"],), Options(plan=True, benchmarks="reclor"))
+    with pytest.raises(InputError, match="choose from"):
+        prepare((DECLARED["table2"],), Options(plan=True, methods="nothing"))
+    with pytest.raises(InputError, match="no rows to choose"):
+        prepare((DECLARED["table3"],), Options(plan=True, methods="sft"))
+    with pytest.raises(InputError, match="benchmark 'gsm9k' is unknown"):
+        prepare((DECLARED["table2"],), Options(plan=True, benchmarks="gsm9k"))
+
+
+def test_a_changed_setting_takes_the_papers_values_away():
+    run = prepare((replace(DECLARED["table2"]),), Options(plan=True, set=("wdjt.mix_weight=0.3",)))[0].run
+    with_values = {cell.row for cell in run.cells if cell.paper is not None}
+    assert "WMSS" not in with_values and "+ WD-JT" not in with_values
