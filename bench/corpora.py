@@ -211,6 +211,8 @@ def measure(folder: Path, options: argparse.Namespace) -> int:
     print(f"math-verify alone, one at a time: {alone:.2f} s ({alone_busy:.2f} processor seconds) for {sample:,} "
           f"records, scaled to {options.records:,}: {scaled:.0f} s; {scaled / seconds:.1f} times the filter's "
           f"(aim >= {SPEED_TARGET:g})")
+    ideal = alone_busy * options.records / sample / (busy / options.workers)
+    print(f"by processor seconds, as on an idle machine: {ideal:.1f} times")
     right = found == fates
     print("counts as expected" if right else "COUNTS DIFFER")
     return 0 if right and memory.highest_mib <= MEMORY_TARGET_MIB and scaled >= SPEED_TARGET * seconds else 1

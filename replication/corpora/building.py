@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from foundation.errors import ArtifactError, InputError
+from foundation.errors import ArtifactError, InputError, StorageError
 from foundation.files import canonical_json, sha256_file, storage_error, write_atomic
 from replication.corpora import code_rules, math_rules
 from replication.corpora.batches import NO_TEXT, Batch, Judged, in_order, read_batches
@@ -51,8 +51,8 @@ class Corpus:
         if not self.sources:
             raise InputError("no source file is named; give --source FILE.jsonl.zst (repeatable)")
         for path in self.sources:
-            if not path.is_file():
-                raise InputError(f"source file {path} does not exist")
+            if not path.is_file() or not os.access(path, os.R_OK):
+                raise InputError(f"source file {path} does not exist, or may not be read")
         names = [path.name for path in self.sources]
         if len(set(names)) < len(names):
             raise InputError(f"name each source file once; got {', '.join(names)}")
@@ -78,20 +78,28 @@ def build(corpus: Corpus, out: Path, *, workers: int | None = None,
     workers = workers or len(os.sched_getaffinity(0))
     if workers < 1:
         raise InputError(f"--workers {workers} must be at least 1")
-    with _owned(out), _judge(corpus, workers) as (judge, settings):
-        identity = _identity(corpus, settings)
-        hashes = [sha256_file(path) for path in corpus.sources]
-        finished = _finished(out, identity, hashes)
-        if finished is not None:
-            return finished
-        journals = []
-        left = corpus.limit
-        for number, (path, sha256) in enumerate(zip(corpus.sources, hashes, strict=True)):
-            journal = Journal(out / "work", number, path.name, identity | {"sha256": sha256})
-            _filter(corpus, path, journal, judge, workers, left, on_progress)
-            left = None if left is None else left - journal.read
-            journals.append(journal)
-        return _publish(corpus, out, journals, hashes, settings, identity)
+    try:
+        with _owned(out), _judge(corpus, workers) as (judge, settings):
+            return _build(corpus, out, judge, settings, workers, on_progress)
+    except OSError as error:
+        raise storage_error(error, out) or error from error
+
+
+def _build(corpus: Corpus, out: Path, judge: Callable[[Batch], Judged], settings: Mapping[str, Any], workers: int,
+           on_progress: Progress) -> dict[str, Any]:
+    identity = _identity(corpus, settings)
+    hashes = [sha256_file(path) for path in corpus.sources]
+    finished = _finished(out, identity, hashes)
+    if finished is not None:
+        return finished
+    journals = []
+    left = corpus.limit
+    for number, (path, sha256) in enumerate(zip(corpus.sources, hashes, strict=True)):
+        journal = Journal(out / "work", number, path.name, identity | {"sha256": sha256})
+        _filter(corpus, path, journal, judge, workers, left, on_progress)
+        left = None if left is None else left - journal.read
+        journals.append(journal)
+    return _publish(corpus, out, journals, hashes, settings, identity)
 
 
 @contextlib.contextmanager
@@ -227,7 +235,8 @@ def _owned(out: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError) as error:
         raise InputError(f"--out {out} is not a folder") from error
     except OSError as error:
-        raise storage_error(error, out) or error from error
+        raise storage_error(error, out) or StorageError(
+            f"cannot write {out}: {error.strerror}; name a folder you may write to") from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
