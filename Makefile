@@ -93,8 +93,9 @@ bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves w
 docs: $(READY) ## docs/methods.md, from what the methods declare
 	@$(PY) -m baselines list --markdown > docs/methods.md
 
-bench-grading: $(READY) ## Math answers graded per second, and that fast paths leave verdicts alone
+bench-grading: $(READY) ## Math answers per second, fast paths leave verdicts alone; HumanEval+ beside evalplus (ARGS='--data-root DIR')
 	@$(PY) -m bench.grading $(ARGS)
+	@$(PY) -m bench.grading_code $(ARGS)
 
 bench-corpora: $(READY) ## The math filter on 100,000 generated records: counts, time, memory (some minutes)
 	@$(PY) -m bench.corpora $(ARGS)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from evaluation.benchmarks.loading import Benchmark
 from evaluation.benchmarks.math import OPTIONS_HEADING
+from evaluation.graders.code_extraction import Form
 from evaluation.lines import Line
 from evaluation.problem import Problem
 
-Form = Literal["text", "solution", "completion"]
 _QUESTION_FIELDS = ("question", "problem", "Problem", "Question", "instruction", "query", "prompt", "question_content")
 
 

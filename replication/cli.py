@@ -55,6 +55,8 @@ class Options:
     """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
     gpus: Annotated[int, tyro.conf.arg(metavar="N")] = 8
     """GPUs that the plan's estimate at paper scale is for. Does not change what is run."""
+    unsafe_code_execution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Where no isolation works here, grade programs WITHOUT any: they can do all that you can. The result says so."""
     repair: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Check every stored artifact and rebuild damaged ones."""
 

@@ -29,7 +29,7 @@ from baselines.phases import (
     snapshot_name,
 )
 from baselines.user_methods import Handle, declared_phases, guarded, said_of, source_sha256
-from evaluation.graders.math import GRADER_VERSION
+from evaluation.graders.versions import grader_version
 from foundation.errors import InputError
 from foundation.files import canonical_json
 from foundation.prompts import PromptFormat
@@ -171,7 +171,9 @@ class MethodPlan:
         )
 
     def _grades(self, replies: SampleReplies) -> GradeReplies:
-        return GradeReplies(replies=replies, pool=self.pool, grader_version=GRADER_VERSION,
+        return GradeReplies(replies=replies, pool=self.pool, grader_version=grader_version(self.planner.domain),
+                            unsafe_code_execution=self.planner.request.unsafe_code_execution,
+                            threads=self.planner.scale.threads,
                             hint_seconds=self.planner.hint("grade"))
 
     def _pair(self, phase: Pair) -> None:

@@ -20,7 +20,7 @@ from baselines.user_methods import Handle
 from evaluation.backends.interface import Sampling
 from evaluation.benchmarks import BENCHMARKS, benchmark
 from evaluation.benchmarks.loading import how_to_get
-from evaluation.graders.math import GRADER_VERSION
+from evaluation.graders.versions import grader_version
 from foundation import hub, locks
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
@@ -64,6 +64,8 @@ class Request:
     seed: int
     registry: Mapping[str, type[Method]] = field(default_factory=lambda: METHODS)
     """The methods at hand, the user's included."""
+    unsafe_code_execution: bool = False
+    """Run programs even where no isolation works."""
     plan_only: bool = False
     """Ask nothing of the network and require no data: steps are shown, not run."""
 
@@ -253,8 +255,9 @@ class Planner:
             compute_dtype=evaluation.compute_dtype, of=title, benchmark=name, threads=self.scale.threads,
             hint_seconds=self.hint("generate"),
         )
-        return Grade(records=records, problems=problems, grader_version=GRADER_VERSION, of=title, benchmark=name,
-                     hint_seconds=self.hint("grade"))
+        return Grade(records=records, problems=problems, grader_version=grader_version(benchmark(name).domain),
+                     unsafe_code_execution=self.request.unsafe_code_execution, of=title, benchmark=name,
+                     threads=self.scale.threads, hint_seconds=self.hint("grade"))
 
     def sampled_grade(self, row: str, name: str, sampling: Sampling) -> GradeSamples:
         """Verdicts on sampled answers of a row to a benchmark (B.9)."""
@@ -267,8 +270,8 @@ class Planner:
             max_prompt_tokens=settings.eval.max_prompt_tokens, batch_size=settings.rollouts.batch_size,
             compute_dtype=settings.eval.compute_dtype, seed=self.seed, backend=settings.rollouts.backend, of=title,
             benchmark=name, threads=self.scale.threads, hint_seconds=self.hint("samples"))
-        return GradeSamples(records=records, problems=problems, grader_version=GRADER_VERSION, of=title,
-                            benchmark=name, hint_seconds=self.hint("grade"))
+        return GradeSamples(records=records, problems=problems, grader_version=grader_version(benchmark(name).domain),
+                            of=title, benchmark=name, hint_seconds=self.hint("grade"))
 
     def logit_statistics(self, checkpoint: Step, of: str) -> LogitStatistics:
         """Statistics of a checkpoint's logits on sampled pool examples (App. B.4)."""

@@ -60,7 +60,7 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         "cells": cells,
         "comparisons": compared,
         "budget": budgets,
-        "notes": notes(run) + footnotes,
+        "notes": notes(run) + _unsafe_lines(steps) + footnotes,
         "footnotes": footnotes,
     }
     verdicts.judge_cells(content, run)
@@ -108,6 +108,14 @@ def _commits(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the commits of the code that computed the steps, with how many steps each."""
     counted = Counter((m["provenance"]["commit"], m["provenance"]["dirty"]) for m in manifests)
     return [{"commit": commit_id, "dirty": dirty, "steps": n} for (commit_id, dirty), n in counted.most_common()]
+
+
+def _unsafe_lines(manifests: list[dict[str, Any]]) -> list[str]:
+    """Say which verdicts come from programs that ran without isolation: such a program may have forged its own."""
+    graders = [(manifest["notes"] or {}).get("grader") for manifest in manifests]
+    count = sum(isinstance(grader, dict) and grader.get("unsafe") is True for grader in graders)
+    return [f"GRADED WITHOUT ISOLATION (--unsafe-code-execution): in {count} grading steps generated programs ran with "
+            "the rights of the user, and could reach their own verdicts."] if count else []
 
 
 def own_methods(run: TableRun) -> list[dict[str, Any]]:

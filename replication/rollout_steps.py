@@ -89,6 +89,8 @@ class GradeReplies(Step):
     replies: Step
     pool: Step
     grader_version: int
+    unsafe_code_execution: bool = field(default=False, metadata=NOT_IDENTITY)
+    """Run programs even where no isolation works; the verdicts' notes say so."""
 
     @property
     def label(self) -> str:

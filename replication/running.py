@@ -14,13 +14,14 @@ from foundation.errors import InputError
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
 from replication.declarations import FINAL, Line, Table
+from replication.isolation import require_isolation
 from replication.models import Model, backbone, has_hardware, model_named, require_hardware
 from replication.plan import REFERENCE_TITLES, Planners, Request
 from replication.planning import print_plan
 from replication.provenance import gpu_names, usable_cores
 from replication.results import contents, write
 from replication.rows import known_rows, split_rows
-from replication.run import RunReport, run_steps
+from replication.run import RunReport, missing_steps, run_steps
 from replication.scales import SCALES
 from replication.steps import Step
 from replication.store import Store
@@ -65,7 +66,8 @@ def run_prepared(prepared: Sequence[Prepared], options: Options) -> int:
     """Run the union of the plans once, then write and show each table; return the exit code.
 
     Raises:
-        PrerequisiteError: the machine cannot run a model; the plan was shown, with what is missing.
+        PrerequisiteError: the machine cannot run a model; the plan was shown, with what is missing. Or programs are to
+            be graded and no isolation works here.
     """
     from replication.terminal import show
 
@@ -73,6 +75,8 @@ def run_prepared(prepared: Sequence[Prepared], options: Options) -> int:
     store = Store(options.store, repair=options.repair)
     if only_planned(runs, store, options):
         return 0
+    missing = missing_steps([step for run in runs for step in run.targets], store)
+    require_isolation(missing, unsafe=options.unsafe_code_execution)
     for run in runs:
         try_out_own(run, store)
     report = execute_plan(runs, store, options)
@@ -110,7 +114,8 @@ def _request(model: Model, options: Options, registry: dict[str, type[Method]]) 
     _check_numbers(options, configuration)
     return Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                    limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
-                   registry=registry, plan_only=options.plan or not has_hardware(model))
+                   registry=registry, unsafe_code_execution=options.unsafe_code_execution,
+                   plan_only=options.plan or not has_hardware(model))
 
 
 def _with_rows(table: Table, options: Options, own: list[str], registry: dict[str, type[Method]]) -> Table:

@@ -349,6 +349,8 @@ class Grade(Step):
     records: Step
     problems: Step
     grader_version: int
+    unsafe_code_execution: bool = field(default=False, metadata=NOT_IDENTITY)
+    """Run programs even where no isolation works; the verdicts' notes say so."""
     of: str = field(default="", metadata=NOT_IDENTITY)
     benchmark: str = field(default="", metadata=NOT_IDENTITY)
 

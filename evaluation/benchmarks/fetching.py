@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.benchmarks.loading import Benchmark, load_benchmark, load_files
+from evaluation.benchmarks.code import CodeTask, load_tasks
+from evaluation.benchmarks.loading import Benchmark, checked_path, load_files
 from evaluation.problem import Problem
 from foundation.errors import PrerequisiteError
 from foundation.hub import fetch
@@ -17,9 +18,22 @@ def benchmark_problems(benchmark: Benchmark, data_root: Path | None, lock: Path 
     Raises:
         InputError, PrerequisiteError: as for `load_benchmark` and `fetch_files`.
     """
-    if data_root is not None:
-        return load_benchmark(benchmark, data_root, expected_sha256(benchmark.file, lock))
-    return load_files(benchmark, fetch_files(benchmark, lock))
+    return load_files(benchmark, _paths(benchmark, data_root, lock))
+
+
+def benchmark_tasks(benchmark: Benchmark, data_root: Path | None, lock: Path = LOCK_PATH) -> list[CodeTask]:
+    """Return a code benchmark's problems with their rows, from where `benchmark_problems` takes them.
+
+    Raises:
+        InputError, PrerequisiteError: as for `benchmark_problems`.
+    """
+    return load_tasks(benchmark, _paths(benchmark, data_root, lock))
+
+
+def _paths(benchmark: Benchmark, data_root: Path | None, lock: Path) -> list[Path]:
+    if data_root is None:
+        return fetch_files(benchmark, lock)
+    return [checked_path(benchmark, data_root, expected_sha256(benchmark.file, lock))]
 
 
 def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH) -> list[Path]:

@@ -77,13 +77,23 @@ def load_benchmark(benchmark: Benchmark, data_root: Path, expected_sha256: str |
         PrerequisiteError: the file is not there.
         InputError: it is not the recorded file, cannot be read, or does not hold exactly the expected problems.
     """
+    return load_files(benchmark, [checked_path(benchmark, data_root, expected_sha256)])
+
+
+def checked_path(benchmark: Benchmark, data_root: Path, expected_sha256: str | None) -> Path:
+    """Return the path of a benchmark's file in the user's folder.
+
+    Raises:
+        PrerequisiteError: the file is not there.
+        InputError: it is not the recorded file.
+    """
     path = data_root / benchmark.file
     if not path.is_file():
         known = f" (sha256 {expected_sha256})" if expected_sha256 else ""
         raise PrerequisiteError(f"{benchmark.title}: data file {path}{known} is missing. {how_to_get(benchmark)}")
     if expected_sha256 is not None:
         verify_sha256(path, expected_sha256)
-    return load_files(benchmark, [path])
+    return path
 
 
 def load_files(benchmark: Benchmark, paths: Sequence[Path]) -> list[Problem]:

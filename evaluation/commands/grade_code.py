@@ -14,13 +14,12 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any
 
+from evaluation.commands.code_options import add_code_options
 from evaluation.graders.code import CodeGrader, CodeVerdict
 from evaluation.graders.code_tasks import AssertTask
+from evaluation.graders.in_order import in_order
 from evaluation.isolation import Limits, find_isolation
 from evaluation.lines import Line, read_lines
 from evaluation.statistics import wilson
@@ -45,7 +44,8 @@ def main(arguments: list[str]) -> int:
     counts: Counter[str] = Counter()
     with CodeGrader(isolation, workers=options.workers, time_limit_seconds=options.time_limit, limits=limits,
                     packages=("*",) if options.all_packages else ("numpy",)) as grader:
-        for identity, verdict in _verdicts(grader, read_lines(options.file)):
+        for identity, verdict in in_order(lambda line: _grade_line(grader, line), read_lines(options.file),
+                                          grader.workers):
             counts[verdict.outcome] += 1
             _print(identity, verdict)
         if not counts:
@@ -60,30 +60,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m evaluation grade-code", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="JSON lines; - for the standard input")
-    parser.add_argument("--workers", type=int, metavar="N", help="programs at the same time (default: the cores)")
     parser.add_argument("--time-limit", type=float, default=4.0, metavar="SECONDS",
                         help="wall seconds for all tests of a program (default: 4); late ones run once more, alone")
     parser.add_argument("--memory-mib", type=int, default=Limits().memory_mib, metavar="MIB")
     parser.add_argument("--all-packages", action="store_true",
                         help="let programs import every installed package, not only numpy")
-    parser.add_argument("--isolation", choices=("bubblewrap", "namespaces"), help="default: the first that works")
-    parser.add_argument("--unsafe-code-execution", action="store_true",
-                        help="where no isolation works, run the programs WITHOUT any: they can do all that you can")
+    add_code_options(parser)
     return parser
 
 
-def _verdicts(grader: CodeGrader, lines: Iterator[Line]) -> Iterator[tuple[Any, CodeVerdict]]:
-    """Yield id and verdict of every line, in order, a bounded number of lines ahead."""
-    with ThreadPoolExecutor(grader.workers) as executor:
-        window = [(line, executor.submit(_grade_line, grader, line)) for line in islice(lines, 4 * grader.workers)]
-        while window:
-            line, future = window.pop(0)
-            identity = line.identity if line.row is None else line.row.get("id")
-            yield identity, future.result()
-            window += [(line, executor.submit(_grade_line, grader, line)) for line in islice(lines, 1)]
+def _grade_line(grader: CodeGrader, line: Line) -> tuple[Any, CodeVerdict]:
+    return line.identity if line.row is None else line.row.get("id"), _verdict(grader, line)
 
 
-def _grade_line(grader: CodeGrader, line: Line) -> CodeVerdict:
+def _verdict(grader: CodeGrader, line: Line) -> CodeVerdict:
     if line.row is None:
         return CodeVerdict("grader_failure", line.trouble, 0.0)
     code, tests, entry = (line.row.get(name) for name in ("code", "tests", "entry_point"))

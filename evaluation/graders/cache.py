@@ -1,8 +1,7 @@
 """Verdicts kept on disk, so that records are scored again without being graded again.
 
 The key is a hash of the grader's version and its packages', the answer type, options, gold, finish reason and text:
-whatever can move a verdict. Verdicts in which a time or memory limit had a part are not kept. The file is JSON lines,
-appended to and flushed; a last line cut off by a kill is ignored.
+whatever can move a verdict. Verdicts in which a time or memory limit had a part are not kept.
 """
 
 from __future__ import annotations
@@ -11,11 +10,13 @@ import hashlib
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
+from evaluation.graders.kept_rows import KeptRows
 from evaluation.graders.math import MathGrader, Verdict, grader_versions
 from evaluation.problem import Problem
-from foundation.files import canonical_json, storage_error
+from foundation.files import canonical_json
+
+_LENGTH = 4  # outcome, extracted, rule, reason
 
 
 class VerdictCache:
@@ -24,10 +25,9 @@ class VerdictCache:
     def __init__(self, path: Path, grader: MathGrader) -> None:
         self.path, self.grader = path, grader
         self.hits = self.misses = 0
-        self._known: dict[str, tuple[str, str | None, str | None, str]] = {}
+        self._kept = KeptRows(path)
         self._problems: dict[Problem, hashlib._Hash] = {}
         self._versions = canonical_json(grader_versions())
-        self._file: IO[str] | None = None
 
     def __enter__(self) -> VerdictCache:
         """Read what is known.
@@ -35,28 +35,12 @@ class VerdictCache:
         Raises:
             StorageError: the file cannot be written.
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+", encoding="utf-8", errors="surrogatepass")
-        except OSError as error:
-            raise storage_error(error, self.path) or error from error
-        self._file.seek(0)
-        content = self._file.read()
-        for line in content.splitlines():
-            try:
-                key, *verdict = json.loads(line)
-                outcome, extracted, rule, reason = verdict
-            except ValueError:
-                continue
-            self._known[key] = (outcome, extracted, rule, reason)
-        if content and not content.endswith("\n"):
-            self._file.write("\n")
+        self._kept.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._kept.__exit__(kind, error, trace)
 
     def grade(self, problem: Problem, text: str, finish_reason: str = "stop") -> Verdict:
         """Return the stored verdict, or grade and store it.
@@ -65,16 +49,14 @@ class VerdictCache:
             GoldError: the gold answer does not parse.
         """
         key = self._key(problem, text, finish_reason)
-        known = self._known.get(key)
-        if known is not None:
+        known = self._kept.rows.get(key)
+        if known is not None and len(known) == _LENGTH:
             self.hits += 1
-            return Verdict(*known, 0.0)  # type: ignore[arg-type]
+            return Verdict(known[0], known[1], known[2], known[3], 0.0)
         self.misses += 1
         verdict = self.grader.grade(problem, text, finish_reason)
-        if verdict.settled and self._file is not None:
-            self._known[key] = (verdict.outcome, verdict.extracted, verdict.rule, verdict.reason)
-            self._file.write(json.dumps([key, *self._known[key]]) + "\n")
-            self._file.flush()
+        if verdict.settled:
+            self._kept.add(key, verdict.outcome, verdict.extracted, verdict.rule, verdict.reason)
         return verdict
 
     def _key(self, problem: Problem, text: str, finish_reason: str) -> str:

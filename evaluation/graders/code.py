@@ -5,8 +5,8 @@ verdict names (`mode` "together"): tests that reach into the process they run in
 inputs and their outputs compared here; tests written as Python text run in a process of their own, which calls the
 program in another.
 
-A time-out is run once more, alone: while no other program of this grader runs. What fails because a process could not
-be started is tried once more and then a grader failure, never a wrong answer.
+A time-out is run once more, alone: while no other program of this grader runs. So is what fails because a process
+could not be started or a reference was late; after that it is a grader failure, never a wrong answer.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ import os
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,16 +38,18 @@ from evaluation.graders.code_runs import (
     run_together,
 )
 from evaluation.graders.code_tasks import JUDGE_PRELUDE, AssertTask, FunctionTask, OutputTask, Task
+from evaluation.graders.in_order import in_order
 from evaluation.graders.sandboxed.values import Opaque
 from evaluation.graders.turnstile import Turnstile
 from evaluation.isolation import Isolation, Limits, Pool, Sandbox, find_isolation
 from evaluation.isolation.view import interpreter_view
 from foundation.errors import GraderError, InputError
 
-CODE_GRADER_VERSION = 1  # raise it with every change that can move a verdict
+CODE_GRADER_VERSION = 2  # raise it with every change that can move a verdict
 HARNESS_FOLDER = Path(__file__).with_name("sandboxed")
-TOTAL_SECONDS = 60.0  # for all tests of one program, beyond which evalplus does not go either
+TOTAL_SECONDS = 60.0  # for all tests of one program, as in evalplus; twice the reference's time if that is more
 REFERENCE_FACTOR = 4.0
+REFERENCE_SECONDS = 300.0  # a reference is right, however busy the machine: one of MBPP+ (Mbpp/599) takes 20 to 40 s
 LONGEST_PROGRAM = 16 << 20
 _REFERENCES = 600
 _SLOW_SECONDS = 0.02
@@ -95,7 +95,7 @@ class CodeGrader:
         isolation: the kind to use; None takes the best that works here.
         workers: programs run at the same time by `grade_all`; None takes the number of cores.
         time_limit_seconds: wall seconds for one test with outputs to compare (at least; four times the reference's
-            time if that is more), and for all of a text of tests.
+            time if that is more), and for all of a text of tests (at least; BigCodeBench's have 30 s).
         limits: bounds of each isolated tree.
         packages: packages that programs may import besides the standard library; ("*",) for all that are installed.
 
@@ -113,11 +113,12 @@ class CodeGrader:
         self.time_limit_seconds = time_limit_seconds
         self.limits = limits or Limits()
         compileall.compile_dir(str(HARNESS_FOLDER), quiet=2, ddir=None)  # so that each process starts faster
+        self._packages = packages
         self._view = interpreter_view(str(HARNESS_FOLDER), packages)
         self._local = threading.local()
         self._pools: list[Pool] = []
         self._turnstile = Turnstile()
-        self._references: OrderedDict[str, _Reference] = OrderedDict()
+        self._references: OrderedDict[str, tuple[FunctionTask, _Reference]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __enter__(self) -> CodeGrader:
@@ -134,9 +135,13 @@ class CodeGrader:
 
     def settings(self) -> dict[str, Any]:
         """Return what a stored verdict must name: version, isolation with missing layers, limits, interpreter."""
-        return {"grader": CODE_GRADER_VERSION, "isolation": self.isolation.name,
-                "missing_layers": list(self.isolation.missing), "unsafe": not self.isolation.safe,
-                "time_limit_seconds": self.time_limit_seconds, "python": sys.version.split()[0],
+        return self.verdict_settings() | {"isolation": self.isolation.name,
+                                          "missing_layers": list(self.isolation.missing)}
+
+    def verdict_settings(self) -> dict[str, Any]:
+        """Return the part of `settings` that can move a verdict: all but the kind of isolation."""
+        return {"grader": CODE_GRADER_VERSION, "time_limit_seconds": self.time_limit_seconds,
+                "python": sys.version.split()[0], "packages": list(self._packages), "unsafe": not self.isolation.safe,
                 "limits": {name: getattr(self.limits, name) for name in self.limits.__slots__}}
 
     def grade(self, task: Task, code: str | None) -> CodeVerdict:
@@ -146,30 +151,22 @@ class CodeGrader:
         if len(code) > LONGEST_PROGRAM:
             return CodeVerdict("exception", f"a program of {len(code)} characters; at most {LONGEST_PROGRAM} are read",
                                0.0)
-        absent = _absent(task)
+        absent = absent_packages(task)
         if absent:
             return CodeVerdict("not_runnable", f"not installed here: {', '.join(absent)}", 0.0)
         return self._grade(task, code)
 
     def grade_all(self, items: Iterable[tuple[Task, str | None]]) -> Iterator[CodeVerdict]:
         """Grade many; verdicts come in the order of the items, whatever the number of workers."""
-        pending = iter(items)
-        with ThreadPoolExecutor(self.workers) as executor:
-            window = deque(executor.submit(self.grade, *item) for item in islice(pending, 4 * self.workers))
-            while window:
-                yield window.popleft().result()
-                window.extend(executor.submit(self.grade, *item) for item in islice(pending, 1))
+        return in_order(lambda item: self.grade(*item), items, self.workers)
 
     def _grade(self, task: Task, code: str) -> CodeVerdict:
         run = _Run(self, task, code)
-        try:
-            with self._turnstile.shared():
+        with self._turnstile.shared():
+            finding = run.once()
+        if finding.outcome in ("timeout", "grader_failure"):
+            with self._turnstile.alone():
                 finding = run.once()
-            if finding.outcome == "timeout":
-                with self._turnstile.alone():
-                    finding = run.once()
-        except GraderError as error:
-            finding = Finding("grader_failure", str(error))
         return run.verdict(finding)
 
     def take(self) -> Sandbox:
@@ -194,13 +191,13 @@ class CodeGrader:
         """
         with self._lock:
             known = self._references.get(task.id)
-        if known is not None:
-            return known
+        if known is not None and known[0] == task:
+            return known[1]
         inputs = encoded_inputs([*task.base_input, *task.plus_input])
         request: dict[str, Any] = {"mode": "calls", "code": task.reference, "entry": task.entry_point,
                                    "inputs": inputs, "digests": task.entry_point not in NOT_NONE}
         found: list[Answer] = []
-        for reply in answers(self.take(), request, [TOTAL_SECONDS] * len(inputs), TOTAL_SECONDS):
+        for reply in answers(self.take(), request, [REFERENCE_SECONDS] * len(inputs), REFERENCE_SECONDS):
             if isinstance(reply, Finding):
                 raise GraderError(f"the reference solution of {task.id} fails: {reply.reason}; the task cannot be "
                                   "graded here")
@@ -212,7 +209,7 @@ class CodeGrader:
             found.append(reply)
         reference = _Reference(found, inputs, len(task.base_input))
         with self._lock:
-            self._references[task.id] = reference
+            self._references[task.id] = task, reference
             if len(self._references) > _REFERENCES:
                 self._references.popitem(last=False)
         return reference
@@ -227,7 +224,7 @@ class CodeGrader:
         arguments = [*task.base_input, *task.plus_input][place]
         request: dict[str, Any] = {"mode": "calls", "code": task.reference, "entry": task.entry_point,
                                    "inputs": encoded_inputs([arguments])}
-        reply = next(iter(list(answers(self.take(), request, [TOTAL_SECONDS], TOTAL_SECONDS))))
+        reply = next(iter(list(answers(self.take(), request, [REFERENCE_SECONDS], REFERENCE_SECONDS))))
         if isinstance(reply, Finding):
             raise GraderError(f"the reference solution of {task.id} fails: {reply.reason}")
         return reply.value
@@ -244,11 +241,7 @@ class _Run:
         self._started: float | None = None
 
     def once(self) -> Finding:
-        """Run it once.
-
-        Raises:
-            GraderError: processes do not start, the reference fails, or the tests cannot be read.
-        """
+        """Run it once; processes that do not start, a reference that fails and unreadable tests are grader failures."""
         self.runs += 1
         self._started = None
         try:
@@ -257,6 +250,8 @@ class _Run:
             if isinstance(self.task, OutputTask):
                 return self._output(self.task)
             return self._asserts(self.task)
+        except GraderError as error:
+            return Finding("grader_failure", str(error))
         finally:
             if self._started is not None:
                 self._seconds += time.perf_counter() - self._started
@@ -293,7 +288,8 @@ class _Run:
             return comparison.same(inputs[place], answer.value, value)
         request: dict[str, Any] = {"mode": "calls", "code": self.code, "entry": task.entry_point, "digests": True,
                                    "inputs": reference.inputs, "flush_before": reference.pauses}
-        replies = answers(self._take(), request, limits, min(TOTAL_SECONDS, sum(limits)) + 1,
+        most = max(TOTAL_SECONDS, 2 * sum(answer.seconds for answer in reference.answers))
+        replies = answers(self._take(), request, limits, min(most, sum(limits)) + 1,
                           [LONGEST_PROGRAM if answer.digest else answer.size for answer in reference.answers],
                           lambda place, digest: digest == reference.answers[place].digest)
         return compare_answers(replies, len(inputs), right)
@@ -317,7 +313,7 @@ class _Run:
         return compare_answers(replies, len(limits), lambda place, answer: same(answer.value, task.outputs[place]))
 
     def _asserts(self, task: AssertTask) -> Finding:
-        seconds = self.grader.time_limit_seconds
+        seconds = max(self.grader.time_limit_seconds, task.seconds)
         if not task.together:
             try:
                 self.mode = "split"
@@ -334,7 +330,8 @@ def _arguments(text: str) -> list[Any]:
     return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
-def _absent(task: Task) -> list[str]:
+def absent_packages(task: Task) -> list[str]:
+    """Return the packages that a task says it needs and that are not installed here."""
     if not isinstance(task, AssertTask):
         return []
     return [name for name in task.modules

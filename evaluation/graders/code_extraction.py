@@ -1,45 +1,87 @@
-"""The program in a model's text: the first code block after the reasoning.
+"""The program in a model's text: the first code block after the reasoning, in the answer block where there is one.
 
-One pass over the lines, no regular expression and no parser: linear in the text whatever is in it, so that it needs no
-process of its own. What comes out is text of unknown worth; only the code grader looks at it as a program.
+A few passes over the lines and no parser: linear in the text whatever is in it, so that it needs no process of its
+own. What comes out is text of unknown worth; only the code grader looks at it as a program.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
+
+from evaluation.graders.extraction import answer_block
 
 _PYTHON = frozenset({"", "python", "python3", "py", "py3"})
 _STARTS = ("def ", "class ", "import ", "from ", "@", "async def ")
 
 
+Form = Literal["text", "solution", "completion"]
+"""What a sample's text is: a model's answer, a whole program, or the continuation of a prompt that is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program and the rule that found it: block, open_block (cut off before its end), or whole_text."""
+    """A program and the rule that found it.
+
+    block, open_block (cut off before its end), whole_text, answer_tag (the answer block holds nothing else), or as_is
+    (a sample that is a program by its form).
+    """
 
     code: str
     rule: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text shows where the program ends."""
+        return self.rule in ("block", "answer_tag", "as_is")
 
 
 def extract_program(text: str, entry_point: str | None = None) -> Program | None:
     """Return the program in a text, or None.
 
     The last closed reasoning block and all before it are dropped; a reasoning block that is never closed holds no
-    answer. Among the Python blocks the first that defines the entry point is taken, else the first, and only then a
-    block of another label. Without any block the text counts if it begins like a program.
+    answer. Where there is an `<answer>` block, the last one is looked at first, then the whole text. Among the Python
+    code blocks the first that defines the entry point is taken, else the first, and only then a block of another
+    label. Without any code block a closed answer block counts as it is, other text if it begins like a program.
     """
     answer = text.rpartition("</think>")[2]
     if "<think>" in answer:
         answer = answer.partition("<think>")[0]
-    blocks = list(_blocks(answer))
-    python = [block for block in blocks if block[0] in _PYTHON] or blocks
-    if python:
-        chosen = next((block for block in python if entry_point and defines(block[1], entry_point)), python[0])
-        return Program(chosen[1], "block" if chosen[2] else "open_block") if chosen[1].strip() else None
-    lines = answer.strip("\n")
+    tagged = answer_block(answer)
+    if tagged is not None:
+        content, closed = tagged
+        found = _in_blocks(content, entry_point)
+        if found is None and closed and "```" not in content:
+            return Program(content, "answer_tag")
+        found = found or _bare(content, entry_point)
+        if found is not None:
+            return found
+    return _in_blocks(answer, entry_point) or _bare(answer, entry_point)
+
+
+def _in_blocks(text: str, entry_point: str | None) -> Program | None:
+    blocks = [block for block in _blocks(text) if block[1].strip()]
+    chosen = [block for block in blocks if block[0] in _PYTHON] or blocks
+    if not chosen:
+        return None
+    found = next((block for block in chosen if entry_point and defines(block[1], entry_point)), chosen[0])
+    return Program(found[1], "block" if found[2] else "open_block")
+
+
+def _bare(text: str, entry_point: str | None) -> Program | None:
+    lines = text.strip("\n")
     if lines.lstrip().startswith(_STARTS) or (entry_point and defines(lines, entry_point)):
         return Program(lines, "whole_text")
     return None
+
+
+def program_of(form: Form, text: str, prompt: str = "", entry_point: str | None = None) -> Program | None:
+    """Return the program that a sample of a form stands for, or None where its text holds none."""
+    if form == "text":
+        return extract_program(text, entry_point)
+    code = complete_program(prompt, text, entry_point) if form == "completion" and entry_point else text
+    return Program(code, "as_is") if text.strip() else None
 
 
 def complete_program(prompt: str, completion: str, entry_point: str) -> str:

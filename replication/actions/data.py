@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.benchmarks.fetching import benchmark_problems
-from evaluation.benchmarks.loading import load_benchmark
+from evaluation.benchmarks.code import CodeTask, load_tasks
+from evaluation.benchmarks.fetching import fetch_files
+from evaluation.benchmarks.loading import checked_path, load_files
+from evaluation.graders.code import absent_packages
+from evaluation.graders.code_tasks import code_task
 from evaluation.graders.math import MathGrader
-from evaluation.problem import Problem
-from foundation.errors import InputError
+from foundation.errors import InputError, PrerequisiteError
 from foundation.files import write_jsonl
 from foundation.seeds import stream
 from replication.corpora.sources import CORPUS_SOURCES, copy_pool
@@ -20,6 +23,10 @@ from replication.data import synthetic
 from replication.data.pool import Example
 from replication.data.real import read_real_pool
 from replication.worker import Job
+
+TASKS_FILE = "tasks.jsonl"
+_SHOWN = 8
+Item = TypeVar("Item")
 
 
 def build_pool(job: Job) -> dict[str, Any]:
@@ -52,14 +59,20 @@ def _sample(examples: list[Example], limit: int | None, seed: int) -> list[Examp
 
 
 def load_problems(job: Job) -> dict[str, Any]:
-    """Write problems.jsonl; counted, and each gold answer parses."""
+    """Write problems.jsonl; counted, and each gold answer parses. Programs' rows with their tests go to tasks.jsonl.
+
+    Raises:
+        InputError: there are no problems, or not the expected ones.
+        GoldError: a gold answer does not parse.
+        PrerequisiteError: tasks need packages that are not installed here.
+    """
     step = job.step
+    if BENCHMARKS[step.benchmark].domain == "code":
+        return _load_tasks(job)
     if step.source == "synthetic":
         problems = synthetic.benchmark_problems(step.benchmark, step.limit, step.seed)
     else:
-        chosen = BENCHMARKS[step.benchmark]
-        everything = (benchmark_problems(chosen, None) if step.data_root is None
-                      else load_benchmark(chosen, Path(step.data_root), step.sha256))
+        everything = load_files(BENCHMARKS[step.benchmark], _paths(step))
         problems = _limited(everything, step.limit, step.benchmark, step.seed)
     if not problems:
         raise InputError(f"benchmark {step.benchmark} has no problems: an empty benchmark has no score")
@@ -71,7 +84,42 @@ def load_problems(job: Job) -> dict[str, Any]:
     return {"problems": len(problems), "generated": step.source == "synthetic"}
 
 
-def _limited(problems: list[Problem], limit: int | None, benchmark: str, seed: int) -> list[Problem]:
+def _paths(step: Any) -> list[Path]:
+    chosen = BENCHMARKS[step.benchmark]
+    if step.data_root is None:
+        return fetch_files(chosen)
+    return [checked_path(chosen, Path(step.data_root), step.sha256)]
+
+
+def _load_tasks(job: Job) -> dict[str, Any]:
+    step = job.step
+    if step.source == "synthetic":
+        tasks = synthetic.benchmark_tasks(step.benchmark, step.limit, step.seed)  # type: ignore[attr-defined]
+    else:
+        everything = load_tasks(BENCHMARKS[step.benchmark], _paths(step))
+        tasks = _limited(everything, step.limit, step.benchmark, step.seed)
+    if not tasks:
+        raise InputError(f"benchmark {step.benchmark} has no problems: an empty benchmark has no score")
+    _require_packages(step.benchmark, tasks)
+    write_jsonl(job.output / "problems.jsonl", (task.problem.to_row() for task in tasks))
+    write_jsonl(job.output / TASKS_FILE, ({"id": task.problem.id, "row": task.row} for task in tasks))
+    return {"problems": len(tasks), "generated": step.source == "synthetic"}
+
+
+def _require_packages(benchmark: str, tasks: list[CodeTask]) -> None:
+    """Refuse early what could only end as a grader failure after everything was trained."""
+    lacking: Counter[str] = Counter()
+    for task in tasks:
+        lacking.update(absent_packages(code_task(benchmark, task.row)))
+    if lacking:
+        shown = ", ".join(f"{name} ({count} tasks)" for name, count in lacking.most_common(_SHOWN))
+        raise PrerequisiteError(
+            f"{BENCHMARKS[benchmark].title}: {len(lacking)} packages that its tests need are not installed: {shown}"
+            f"{', ...' * (len(lacking) > _SHOWN)}. Install them into this environment; `python -m evaluation verify "
+            f"--benchmark {benchmark} --run-bigcodebench` shows what is missing")
+
+
+def _limited(problems: list[Item], limit: int | None, benchmark: str, seed: int) -> list[Item]:
     """Keep a seeded sample: the first rows of a file need not be typical of it."""
     if limit is None or limit >= len(problems):
         return problems

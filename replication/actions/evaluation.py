@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import collections
 import json
+from pathlib import Path
 from typing import Any
 
+from evaluation.graders.cache import VerdictCache
 from evaluation.graders.math import MathGrader, grader_versions
+from evaluation.graders.records import grade_records
 from evaluation.problem import Problem
 from foundation.errors import GraderError
 from foundation.files import read_jsonl, write_jsonl
+from replication.actions.data import TASKS_FILE
+from replication.actions.programs import program_grader
 from replication.worker import Job
 
+Row = dict[str, Any]
 GREEDY_FIELDS = ("id", "text", "finish_reason", "new_tokens", "prompt_tokens")
 """What a greedy record holds: it has neither a sample number nor a seed."""
 
@@ -44,20 +50,18 @@ def generate(job: Job) -> dict[str, Any]:
 def grade(job: Job) -> dict[str, Any]:
     """Write verdicts.jsonl and counts.json: four outcomes, all of them in the denominator.
 
+    Each verdict is kept in the scratch folder as it comes: a killed grading repeats only what was in work.
+
     Raises:
         GraderError: the grader itself failed on an answer, even when it was tried again alone.
+        PrerequisiteError: there are programs to run, and no isolation works here.
     """
     problems = {row["id"]: Problem.from_row(row) for row in read_jsonl(job.inputs["problems"] / "problems.jsonl")}
     records = list(read_jsonl(job.inputs["records"] / "records.jsonl"))
     if [row["id"] for row in records] != list(problems):
         raise GraderError(f"{len(records)} records for {len(problems)} problems: ids do not match")
-    verdicts = []
-    with MathGrader() as grader:
-        for i, record in enumerate(records):
-            verdict = grader.grade(problems[record["id"]], record["text"], record["finish_reason"])
-            verdicts.append({"id": record["id"], "outcome": verdict.outcome, "extracted": verdict.extracted,
-                             "rule": verdict.rule, "reason": verdict.reason})
-            job.on_progress(i / len(records))
+    tasks = job.inputs["problems"] / TASKS_FILE
+    verdicts, grader = _of_programs(job, records, tasks) if tasks.is_file() else _of_answers(job, records, problems)
     failures = [row for row in verdicts if row["outcome"] == "grader_failure"]
     if failures:
         raise GraderError(f"the grader failed on {len(failures)} of {len(verdicts)} answers (first: "
@@ -67,4 +71,25 @@ def grade(job: Job) -> dict[str, Any]:
     summary = {"n": len(verdicts), **{name: counts.get(name, 0) for name in ("correct", "wrong", "no_answer")},
                "grader_failure": 0, "truncated": sum(row["finish_reason"] == "length" for row in records)}
     (job.output / "counts.json").write_text(json.dumps(summary) + "\n", encoding="utf-8")
-    return {**summary, "grader": grader_versions()}
+    return {**summary, "grader": grader}
+
+
+def _of_answers(job: Job, records: list[Row], problems: dict[str, Problem]) -> tuple[list[Row], Row]:
+    verdicts = []
+    with MathGrader() as grader, VerdictCache(job.scratch / "answers.jsonl", grader) as cache:
+        for i, record in enumerate(records):
+            verdict = cache.grade(problems[record["id"]], record["text"], record["finish_reason"])
+            verdicts.append({"id": record["id"], "outcome": verdict.outcome, "extracted": verdict.extracted,
+                             "rule": verdict.rule, "reason": verdict.reason})
+            job.on_progress(i / len(records))
+    return verdicts, dict(grader_versions())
+
+
+def _of_programs(job: Job, records: list[Row], tasks: Path) -> tuple[list[Row], Row]:
+    rows = {task["id"]: task["row"] for task in read_jsonl(tasks)}
+    benchmark, verdicts = job.step.problems.benchmark, []
+    with program_grader(job, [benchmark]) as programs:
+        for row in grade_records(benchmark, rows, records, programs):
+            verdicts.append(row)
+            job.on_progress(len(verdicts) / len(records))
+        return verdicts, programs.grader.settings()

@@ -15,14 +15,18 @@ from baselines.replies import (
     hinted_prompts,
     verified_replies,
 )
+from evaluation.graders.cache import VerdictCache
 from evaluation.graders.math import MathGrader, grader_versions
+from evaluation.graders.records import Submission
 from evaluation.problem import Problem
 from foundation.errors import GraderError, InputError
 from foundation.files import read_jsonl, write_jsonl
 from foundation.prompts import tokenizer_hash
 from foundation.seeds import stream
+from replication.actions.programs import program_grader
 from replication.worker import Job
 
+Row = dict[str, Any]
 TOKENIZER = "tokenizer.sha256"
 
 
@@ -84,21 +88,22 @@ def _chosen(job: Job) -> list[dict[str, Any]]:
 
 
 def grade_replies(job: Job) -> dict[str, Any]:
-    """Write verdicts.jsonl, one line per reply in their order.
+    """Write verdicts.jsonl, one line per reply in their order. Programs are run against their example's tests.
 
     Raises:
         GraderError: the grader itself failed on a reply: a training label must not come from that.
+        InputError: examples ask for programs and have no tests.
+        PrerequisiteError: there are programs to run, and no isolation works here.
     """
-    golds = {row["id"]: Problem(id=row["id"], question=row["question"], gold=row["gold"],
-                                answer_type=row["answer_type"], options=tuple(row["options"])) for row in _pool(job)}
+    pool = {row["id"]: row for row in _pool(job)}
     replies = list(read_jsonl(job.inputs["replies"] / "replies.jsonl"))
-    verdicts = []
-    with MathGrader() as grader:
-        for i, reply in enumerate(replies):
-            verdict = grader.grade(golds[reply["id"]], reply["text"], reply["finish_reason"])
-            verdicts.append({"id": reply["id"], "sample": reply["sample"], "outcome": verdict.outcome,
-                             "extracted": verdict.extracted, "reason": verdict.reason})
-            job.on_progress(i / len(replies))
+    if any(row["answer_type"] == "code" for row in pool.values()):
+        found, grader = _of_programs(job, replies, pool)
+    else:
+        found, grader = _of_answers(job, replies, pool)
+    verdicts = [{"id": reply["id"], "sample": reply["sample"], "outcome": verdict.outcome,
+                 "extracted": verdict.extracted, "reason": verdict.reason}
+                for reply, verdict in zip(replies, found, strict=True)]
     failures = [row for row in verdicts if row["outcome"] == "grader_failure"]
     if failures:
         raise GraderError(f"the grader failed on {len(failures)} of {len(verdicts)} rollouts (first: "
@@ -107,7 +112,34 @@ def grade_replies(job: Job) -> dict[str, Any]:
     counts = collections.Counter(row["outcome"] for row in verdicts)
     solved = {row["id"] for row in verdicts if row["outcome"] == "correct"}
     return {"replies": len(verdicts), **counts, "prompts": len({row["id"] for row in verdicts}),
-            "prompts_solved": len(solved), "grader": grader_versions()}
+            "prompts_solved": len(solved), "grader": grader}
+
+
+def _of_answers(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[Any], Row]:
+    golds = {row["id"]: Problem(id=row["id"], question=row["question"], gold=row["gold"],
+                                answer_type=row["answer_type"], options=tuple(row["options"])) for row in pool.values()}
+    found = []
+    with MathGrader() as grader, VerdictCache(job.scratch / "answers.jsonl", grader) as cache:
+        for i, reply in enumerate(replies):
+            found.append(cache.grade(golds[reply["id"]], reply["text"], reply["finish_reason"]))
+            job.on_progress(i / len(replies))
+    return found, dict(grader_versions())
+
+
+def _of_programs(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[Any], Row]:
+    """Grade programs: an example's `row` is one of the code benchmark `style`, whose tests it holds."""
+    without = [row["id"] for row in pool.values() if not row.get("style") or row.get("row") is None]
+    if without:
+        raise InputError(f"{len(without)} of {len(pool)} pool examples have no tests (first: {without[0]}), so replies "
+                         "to them cannot be verified; train a method that needs no verified replies on this pool")
+    submissions = (Submission(style=pool[reply["id"]]["style"], row=pool[reply["id"]]["row"], text=reply["text"],
+                              finish_reason=reply["finish_reason"]) for reply in replies)
+    found = []
+    with program_grader(job, {row["style"] for row in pool.values()}) as programs:
+        for verdict in programs.grade_all(submissions):
+            found.append(verdict)
+            job.on_progress(len(found) / len(replies))
+        return found, programs.grader.settings()
 
 
 def _verified(job: Job) -> dict[str, list[VerifiedReply]]:

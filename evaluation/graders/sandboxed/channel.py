@@ -43,3 +43,10 @@ def describe(error: BaseException) -> list[str]:
     except BaseException:
         text = ""
     return [type(error).__name__[:80], text]
+
+
+def last_error(trace: str) -> str:
+    """Return the error at the end of a printed traceback, in one line: its message may have many."""
+    lines = trace.rpartition('\n  File "')[2].split("\n")
+    said = next((place for place, line in enumerate(lines) if place > 0 and line[:1].strip()), 0)
+    return " ".join(" ".join(lines[said:]).split())[:300]

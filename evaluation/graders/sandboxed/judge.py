@@ -14,7 +14,7 @@ import types
 import unittest
 from typing import Any
 
-from channel import Channel, describe  # type: ignore[import-not-found]
+from channel import Channel, describe, last_error  # type: ignore[import-not-found]
 from remote import Broken, Link, Remote, Unsplittable  # type: ignore[import-not-found]
 
 # Names by which tests reach into the process they run in: these run together with the program, under other rules.
@@ -156,7 +156,7 @@ class Runner:
         self.checks += result.testsRun - len(result.skipped)
         bad = result.failures + result.errors
         if bad:
-            return str(bad[0][1]).strip().rpartition("\n")[2][:300]
+            return last_error(str(bad[0][1]))
         if result.skipped or result.expectedFailures or result.unexpectedSuccesses:
             return "a test was skipped or is marked as an expected failure"
         return None

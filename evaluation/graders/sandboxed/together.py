@@ -27,7 +27,7 @@ import unittest.mock
 import unittest.util
 from typing import Any
 
-from channel import Channel, describe  # type: ignore[import-not-found]
+from channel import Channel, describe, last_error  # type: ignore[import-not-found]
 from judge import Counted, Tests  # type: ignore[import-not-found]
 
 _FORBIDDEN_NAMES = frozenset(
@@ -207,7 +207,7 @@ class _Judge:
         self.checks += result.testsRun - len(result.skipped)
         bad = result.failures + result.errors
         if bad:
-            return str(bad[0][1]).strip().rpartition("\n")[2][:300]
+            return last_error(str(bad[0][1]))
         if result.skipped or result.expectedFailures or result.unexpectedSuccesses or result.testsRun != planned:
             return f"{result.testsRun - len(result.skipped)} of {planned} tests ran"
         return None
