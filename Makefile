@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation test test-slow test-distributed check bench-loss bench-step \
+.PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation browser page test test-slow test-distributed check bench-loss bench-step \
 	bench-sampling bench-grading bench-corpora docs clean
 
 help: ## Print this list
@@ -39,6 +39,16 @@ isolation: ## Install bubblewrap where that is possible (root and apt-get), else
 	  || echo 'bubblewrap could not be installed: code is graded in namespaces where these work, else not at all' >&2; \
 	else echo 'for grading code install bubblewrap, as root: apt-get install bubblewrap (or your system'"'"'s package)' >&2; fi
 
+# The report page is tested in a real browser where there is one. Best effort: without it those tests are skipped.
+browser: ## Install Chromium where that is possible (root and apt-get), else say how; for the tests of the report page
+	@if command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  { DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium || \
+	    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }; } >/dev/null 2>&1 \
+	  && echo 'installed Chromium (tests of the report page)' \
+	  || echo 'Chromium could not be installed: the browser tests of the report page are skipped' >&2; \
+	else echo 'for the browser tests of the report page install Chromium, as root: apt-get install chromium (or your system'"'"'s package)' >&2; fi
+
 # DeepSpeed comes as source; it is built against the torch that is there, without compiling any kernel.
 $(READY_DISTRIBUTED): $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[distributed]'
@@ -61,6 +71,9 @@ audit: $(READY) ## What the paper prints, recomputed from what it prints
 
 status: $(READY) ## What the store holds, what runs, what failed
 	@$(PY) -m replication.status $(ARGS)
+
+page: $(READY) ## The report page and its figures from the result files of MODEL: results/MODEL/report.html
+	@$(PY) -m replication.page --model $(MODEL) $(ARGS)
 
 compare: need-method $(READY) ## Your method against SFT and WMSS: METHOD=examples/label_smoothing.py:LabelSmoothing
 	@$(PY) -m replication.compare --model $(MODEL) --method '$(METHOD)' $(ARGS)

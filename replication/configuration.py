@@ -72,6 +72,8 @@ class PretrainingSettings:
     sequence_length: int
     learning_rate: float
     batch: int
+    adam_beta2: float = 0.98
+    """Lower than in fine-tuning: a thousand updates are a short time to average over."""
 
     def __post_init__(self) -> None:
         """Refuse sizes below one (InputError); the optimisation settings check themselves."""
@@ -80,7 +82,8 @@ class PretrainingSettings:
 
     def training(self) -> TrainingSettings:
         """Return the optimisation settings."""
-        return TrainingSettings(learning_rate=self.learning_rate, global_batch=self.batch, micro_batch=self.batch)
+        return TrainingSettings(learning_rate=self.learning_rate, global_batch=self.batch, micro_batch=self.batch,
+                                adam_beta2=self.adam_beta2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

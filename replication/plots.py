@@ -25,15 +25,24 @@ def _measured(content: Content, column: str) -> dict[str, dict[str, Any]]:
     return {cell["row"]: cell for cell in content["cells"] if cell["column"] == column and cell["status"] == "measured"}
 
 
+def _readable(x: Callable[[str], float], row: str) -> bool:
+    """A row that somebody added to a sweep need not be a number: it has no place on the axis."""
+    try:
+        x(row)
+    except ValueError:
+        return False
+    return True
+
+
 def column(content: Content, name: str, title: str, x: Callable[[str], float]) -> Series:
     """Return a column over its rows; `x` reads a row's heading."""
     return {"name": title, "kind": "measured",
-            "points": [_point(x(row), cell) for row, cell in _measured(content, name).items()]}
+            "points": [_point(x(row), cell) for row, cell in _measured(content, name).items() if _readable(x, row)]}
 
 
 def paper_column(content: Content, name: str, x: Callable[[str], float], title: str = "paper") -> Series:
     """Return the paper's values of a column."""
-    cells = [cell for cell in content["cells"] if cell["column"] == name]
+    cells = [cell for cell in content["cells"] if cell["column"] == name and _readable(x, cell["row"])]
     points = [{"x": x(cell["row"]), "y": value} for cell in cells
               if (value := cell["paper"] if cell["paper"] is not None else cell["paper_context"]) is not None]
     return {"name": f"{title} ({content['paper_source']})", "kind": "paper", "points": points}

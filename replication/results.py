@@ -14,6 +14,7 @@ from baselines.user_methods import outside, source_sha256
 from foundation.files import write_atomic
 from replication import budget, formats, verdicts
 from replication.plan import REFERENCE_TITLES
+from replication.planning import TRAININGS
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
 from replication.steps import closure
@@ -55,6 +56,8 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         "scale": request.scale.name,
         "paper_source": request.model.published_as or f"{request.model.context}, for orientation",
         "provenance": {"settings": _settings(run), "own_methods": own_methods(run), "computed_at": _commits(steps),
+                       "trainings": [step.id for step in closure(run.targets)
+                                     if step.kind in TRAININGS and store.folder(step).is_dir()],
                        "rendered_at": commit(),
                        "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()},
         "cells": cells,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from baselines.interface import Method, Variant
 from foundation.errors import InputError, SuiteError
+from foundation.prompts import Domain
 from replication.settings_text import parsed
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def known_rows(registry: Registry) -> list[str]:
     return [name for method, c in registry.items() for name in (method, *(f"{method}-{v}" for v in c.variants))]
 
 
-def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale, *, silent_base: bool) -> Row:
+def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale, *, silent_base: bool,
+            domain: Domain = "math") -> Row:
     """Return the row that a text asks for.
 
     Args:
@@ -69,6 +71,7 @@ def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale,
         changes: the run's `section.field=value` for methods.
         scale: decides the ratios.
         silent_base: whether the backbone's base cannot write verifiable answers.
+        domain: whose pool the ratios are about.
 
     Raises:
         InputError: no such method, variant or setting; the message lists the known ones.
@@ -82,7 +85,7 @@ def resolve(text: str, registry: Registry, changes: Iterable[str], scale: Scale,
     method: Method = registry[name]()
     for key, value in fixed.items():
         method = changed(method, name, key, value)
-    method = at_scale(method, scale)
+    method = at_scale(method, scale, domain)
     method, adapted = _for_silent_base(method) if silent_base else (method, {})
     declared = method
     for change in changes:
@@ -161,9 +164,9 @@ def _replaced(part: Any, field_name: str, value: str, key: str) -> Any:
         raise InputError(f"{key} = {value} is refused by {type(part).__name__}: {error}") from error
 
 
-def at_scale(method: Method, scale: Scale) -> Method:
+def at_scale(method: Method, scale: Scale, domain: Domain = "math") -> Method:
     """Return the method with values that keep their ratio to the shared protocol's (baselines.interface.setting)."""
-    ratios = scale.ratios()
+    ratios = scale.ratios(domain)
     scaled = {}
     for f in dataclasses.fields(method):
         ratio, value = ratios.get(f.metadata.get("scales_with", ""), 1.0), getattr(method, f.name)

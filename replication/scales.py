@@ -34,13 +34,20 @@ class Scale:
     hint_seconds: dict[str, float] = field(default_factory=dict)
     """Expected duration of each kind of step on the reference machine (2 cores)."""
 
-    def ratios(self) -> dict[str, float]:
-        """Return this scale's shared values over the paper's, by the names of `baselines.interface.setting`."""
-        shared, pool = self.configuration.second_epoch, self.pool_size.get("math")
+    def pool_size_of(self, domain: Domain) -> int | None:
+        """Return the size of a domain's training pool, None for all there is."""
+        return self.pool_size.get(domain)
+
+    def ratios(self, domain: Domain = "math") -> dict[str, float]:
+        """Return this scale's shared values over the paper's, by the names of `baselines.interface.setting`.
+
+        The pool's ratio is that of one domain: its pool here over its pool in the paper (Table 12).
+        """
+        shared, pool = self.configuration.second_epoch, self.pool_size_of(domain)
         return {
             "learning_rate": shared.learning_rate / PAPER_TRAINING.learning_rate,
             "global_batch": shared.global_batch / PAPER_TRAINING.global_batch,
-            "pool": 1.0 if pool is None else pool / integer("data.math_examples"),
+            "pool": 1.0 if pool is None else pool / integer(f"data.{domain}_examples"),
             "length": self.configuration.data.max_length / integer("train.max_length"),
         }
 
@@ -71,9 +78,10 @@ SCALES: dict[str, Scale] = {
                 train=_TINY_FIRST, second_epoch=_TINY_SECOND, data=DataSettings(max_length=256),
                 eval=EvaluationSettings(max_new_tokens=96, max_prompt_tokens=128, batch_size=100),
                 rollouts=RolloutSettings(batch_size=256),
-                pretrain=PretrainingSettings(updates=800, sequence_length=192, learning_rate=3e-3, batch=16),
+                pretrain=PretrainingSettings(updates=1_200, sequence_length=192, learning_rate=3e-3, batch=8),
             ),
-            pool_sources=dict.fromkeys(("math", "code", "logic"), ("synthetic",)), pool_size={"math": 6_400},
+            pool_sources=dict.fromkeys(("math", "code", "logic"), ("synthetic",)),
+            pool_size={"math": 3_840, "code": 2_400, "logic": 1_920},
             benchmark_size=200, sweep_size=100, sampled_size=50, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
             hint_seconds={"pretrain": 260, "pool": 1, "problems": 1, "train": 50, "train-pair": 60, "entropy": 15,

@@ -74,7 +74,7 @@ def examples():
 
     from replication.data.synthetic import training_pool
 
-    return [asdict(example) for example in training_pool(64, seed=3)]
+    return [asdict(example) for example in training_pool("math", 64, seed=3)]
 
 
 @pytest.fixture(scope="session")

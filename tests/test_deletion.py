@@ -12,7 +12,7 @@ from baselines import METHODS
 
 # SFT is the anchor: its first epoch is the warm-up that the plan builds for everybody
 DELETABLE = [name for name in METHODS if name != "sft"]
-TABLES = re.compile(r"table\d+|figure\d+|compare|ambiguities|theory")
+TABLES = re.compile(r"table\d+|figure\d+|compare|ambiguities|theory|diagnostics|judgement")
 
 
 def _modules():
@@ -40,7 +40,7 @@ def test_no_code_outside_tables_names_a_method_as_a_value(name):
     """A string literal equal to the method's registry name would break when the method goes."""
     naming = set()
     for path in _modules():
-        if TABLES.fullmatch(path.stem) or path.name == "__init__.py" or path.stem.startswith("paper"):
+        if TABLES.fullmatch(path.stem) or path.name == "__init__.py" or path.parent.name == "audit" or path.stem.startswith("paper"):
             continue
         literals = {node.value for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
                     if isinstance(node, ast.Constant) and isinstance(node.value, str)}

@@ -16,7 +16,8 @@ ALLOWED = {
     "replication": {"replication", "baselines", "evaluation", "foundation"},
 }
 OURS = set(ALLOWED)
-HEAVY = ("torch", "transformers", "trl", "datasets", "pandas", "sympy", "math_verify", "vllm", "huggingface_hub")
+HEAVY = ("torch", "transformers", "trl", "datasets", "pandas", "sympy", "math_verify", "vllm", "huggingface_hub",
+         "matplotlib", "jinja2")
 
 
 def _imported(path):
@@ -45,8 +46,8 @@ def test_every_module_says_what_it_is():
                                     "replication.results", "replication.plan", "replication.explain",
                                     "replication.paper", "replication.audit.__main__", "replication.audit",
                                     "replication.judgement", "replication.diagnostics",
-                                    "replication.diagnostic_steps", "replication.corpora.__main__",
-                                    "baselines.__main__"])
+                                    "replication.diagnostic_steps", "replication.page.__main__",
+                                    "replication.figures", "replication.corpora.__main__", "baselines.__main__"])
 def test_the_command_line_loads_nothing_heavy(module):
     program = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -117,6 +117,10 @@ def solve(name: str, question: str) -> str:
     return answers[0]
 
 
+def plain(question: str, reply: str) -> str:
+    return f"user\n{question}\nassistant\n{reply}"
+
+
 @cache
 def problems(name: str) -> list[Problem]:
     return benchmark_problems(name, CHECKED, seed=1)
@@ -124,7 +128,7 @@ def problems(name: str) -> list[Problem]:
 
 @cache
 def pool() -> list[synthetic.Example]:
-    return training_pool(2000, seed=1)
+    return training_pool("math", 2000, seed=1)
 
 
 def value(expression: str) -> Fraction:
@@ -185,24 +189,29 @@ def test_no_letter_is_right_much_more_often() -> None:
 
 
 def test_everything_follows_from_the_seed() -> None:
-    assert training_pool(200, seed=3) == training_pool(300, seed=3)[:200] != training_pool(200, seed=4)
-    assert pretraining_texts(50, seed=3) == pretraining_texts(50, seed=3) != pretraining_texts(50, seed=4)
+    assert training_pool("math", 200, seed=3) == training_pool("math", 300, seed=3)[:200]
+    assert training_pool("math", 200, seed=3) != training_pool("math", 200, seed=4)
+    assert pretraining_texts(50, 3, plain) == pretraining_texts(50, 3, plain) != pretraining_texts(50, 4, plain)
     assert benchmark_problems("gsm8k", 50, seed=3) == benchmark_problems("gsm8k", 50, seed=3)
     assert benchmark_problems("gsm8k", 50, seed=3) != benchmark_problems("gsm8k", 50, seed=4)
 
 
 def test_benchmarks_and_training_never_share_a_question() -> None:
     held_out = [problem.question for name in NAMES for problem in problems(name)]
-    texts = pretraining_texts(2000, seed=1)
-    prose = re.findall(r"Question: (.*) Solution:", "\n".join(texts))
-    attempted = [text.rpartition("\n\n")[2].partition(" Solution:")[0] for text in texts
-                 if "A correct solution:" in text]
-    assert (len(prose), len(attempted)) == (667, 333)
-    prose += attempted
     assert len(set(held_out)) == len(held_out) and all(map(is_held_out, held_out))
     trained = [example.question for example in pool()]
-    assert len(set(trained)) == len(trained) and not any(map(is_held_out, trained + prose))
-    assert not set(held_out) & {*trained, *prose}
+    assert len(set(trained)) == len(trained) and not any(map(is_held_out, trained))
+    assert not set(held_out) & set(trained)
+
+
+def test_pretraining_texts_hold_no_held_out_question() -> None:
+    texts = pretraining_texts(1800, 1, plain)
+    asked = [match[1] for text in texts if (match := re.match(r"Question: (.*) Solution:", text, re.DOTALL))]
+    asked += [text.removeprefix("user\n").partition("\nassistant\n")[0] for text in texts if text.startswith("user\n")]
+    hinted = [text for text in texts if text.startswith("A correct ")]
+    asked += [re.split(r"\n\n(?:Solve .*?\n\n)", text)[-1].rpartition(" Solution:")[0] for text in hinted]
+    assert len(asked) == 1200 and len(hinted) == 200  # the rest are facts
+    assert not any(map(is_held_out, asked))
 
 
 def test_pool_mixes_all_kinds_and_names_its_examples() -> None:
@@ -212,7 +221,7 @@ def test_pool_mixes_all_kinds_and_names_its_examples() -> None:
 
 
 def test_pretraining_texts_never_show_the_answer_format() -> None:
-    assert not re.search(r"boxed|think>|answer>", "".join(pretraining_texts(2000, seed=1)))
+    assert not re.search(r"boxed|think>|answer>", "".join(pretraining_texts(2000, 1, plain)))
 
 
 def test_unknown_or_exhausted_kinds_are_refused() -> None:
@@ -220,19 +229,22 @@ def test_unknown_or_exhausted_kinds_are_refused() -> None:
         benchmark_problems("humaneval", 10, seed=0)
 
 
-def test_tokenizer_reads_back_every_text(tmp_path) -> None:
+@pytest.mark.parametrize("model", ["tiny", "tiny-gemma"])
+def test_tokenizer_reads_back_every_text(model, tmp_path) -> None:
     from transformers import AutoTokenizer
 
-    tiny.build_tokenizer(tmp_path)
+    tiny.build_tokenizer(tmp_path, model)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    chats = [[{"role": "user", "content": e.question}, {"role": "assistant", "content": e.completion}] for e in pool()]
-    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats] + pretraining_texts(1000, seed=1)
+    examples = [*pool(), *training_pool("code", 400, seed=1), *training_pool("logic", 400, seed=1)]
+    chats = [[{"role": "user", "content": e.question}, {"role": "assistant", "content": e.completion}]
+             for e in examples]
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False) for chat in chats] + pretraining_texts(1000, 1, plain)
     words = 0
     for text, ids in zip(texts, tokenizer(texts)["input_ids"], strict=True):
         assert tokenizer.decode(ids) == text and tokenizer.unk_token_id not in ids and len(ids) <= tiny.MAX_LENGTH
         words += len(ids)
-    assert words / len(texts) < 75
-    tokens = [token for text in texts[:500] for token in tokenizer.tokenize(text)]
+    assert words / len(texts) < 90
+    tokens = [token for text in texts[::5] for token in tokenizer.tokenize(text)]
     assert not any(a.isalpha() and b.isalpha() and len(a) == len(b) == 1 for a, b in pairwise(tokens))  # whole words
 
 
@@ -249,9 +261,11 @@ def test_tokenizer_has_single_digits_and_the_chat_format(tmp_path) -> None:
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
 
 
-def test_vocabulary_and_parameters_are_tiny() -> None:
-    from transformers import Qwen3ForCausalLM
+@pytest.mark.parametrize("model", ["tiny", "tiny-gemma"])
+def test_vocabulary_and_parameters_are_tiny(model) -> None:
+    from transformers import AutoModelForCausalLM
 
-    tokens = tiny.vocabulary()
-    assert len(tokens) == len(set(tokens)) < 400
-    assert sum(p.numel() for p in Qwen3ForCausalLM(tiny.build_config(len(tokens))).parameters()) < 1_100_000
+    tokens = tiny.vocabulary(model)
+    assert len(tokens) == len(set(tokens)) < 450
+    network = AutoModelForCausalLM.from_config(tiny.build_config(len(tokens), model))
+    assert 700_000 < sum(p.numel() for p in network.parameters()) < 1_000_000

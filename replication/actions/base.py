@@ -19,10 +19,10 @@ from foundation.errors import PrerequisiteError
 from foundation.seeds import stream_seed
 from replication import tiny
 from replication.actions.torch_setup import prepare, save_checkpoint
-from replication.data.synthetic import pretraining_texts
+from replication.data.synthetic import Dialogue, pretraining_texts
 from replication.worker import Job
 
-_TOKENS_PER_TEXT = 64  # a little below the average of 68, so that there is text enough for every update
+_TOKENS_PER_TEXT = 66  # a little below the average of 70, so that there is text enough for every update
 
 
 def pretrain_tiny(job: Job) -> dict[str, Any]:
@@ -30,11 +30,13 @@ def pretrain_tiny(job: Job) -> dict[str, Any]:
     step = job.step
     seed = stream_seed("pretrain", step.model, step.seed)
     prepare(step.threads, seed)
-    tokenizer = tiny.build_tokenizer(job.output / "checkpoint")
+    tokenizer = tiny.build_tokenizer(job.output / "checkpoint", step.model)
     tokens = step.updates * step.training.global_batch * step.sequence_length
-    rows = _packed(pretraining_texts(tokens // _TOKENS_PER_TEXT, step.seed), tokenizer, step.sequence_length)
+    texts = pretraining_texts(tokens // _TOKENS_PER_TEXT, step.seed, dialogue_of(tokenizer))
+    rows = _packed(texts, tokenizer, step.sequence_length)
     transformers.set_seed(seed % 2**32)
-    model = transformers.AutoModelForCausalLM.from_config(tiny.build_config(len(tokenizer)), attn_implementation="sdpa")
+    config = tiny.build_config(len(tokenizer), step.model)
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     branched = BranchedModel(SFT(), model)
     batches = ordered(rows, step.training, epochs=1, seed=seed, updates=step.updates)
     log = train(branched, batches, tokenizer, step.training, seed=seed, work=job.scratch / "trainer",
@@ -45,12 +47,22 @@ def pretrain_tiny(job: Job) -> dict[str, Any]:
             "final_loss": log.losses[-1], "sequences": len(rows)}
 
 
+def dialogue_of(tokenizer: Any) -> Dialogue:
+    """Return what writes two turns with the tokenizer's chat template, without the token that begins a sequence."""
+    def dialogue(question: str, reply: str) -> str:
+        turns = [{"role": "user", "content": question}, {"role": "assistant", "content": reply}]
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False)).removeprefix(tokenizer.bos_token or "")
+        return text.rstrip().removesuffix(tokenizer.eos_token)
+
+    return dialogue
+
+
 def _packed(texts: list[str], tokenizer: Any, length: int) -> list[dict[str, Any]]:
-    """Join the texts with the end token and cut the stream into rows of `length` tokens; position 0 is no target."""
+    """Join the texts with their end token (and start token) and cut the stream into rows; position 0 is no target."""
     stream: list[int] = []
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-        stream.extend(ids)
-        stream.append(tokenizer.eos_token_id)
+        stream.extend([*start, *ids, tokenizer.eos_token_id])
     rows = [stream[i : i + length] for i in range(0, len(stream) - length + 1, length)]
     return [{"id": f"text-{i}", "input_ids": ids, "labels": [-100, *ids[1:]]} for i, ids in enumerate(rows)]
 

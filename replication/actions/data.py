@@ -36,7 +36,7 @@ def build_pool(job: Job) -> dict[str, Any]:
         return copy_pool(step.sources[0], step.domain, Path(step.data_root), job.output, job.scratch, limit=step.limit,
                          seed=step.seed, on_progress=job.on_progress)
     if step.sources == ("synthetic",):
-        examples, report = synthetic.training_pool(step.limit, step.seed), None
+        examples, report = synthetic.training_pool(step.domain, step.limit, step.seed), None
     else:
         read, report = read_real_pool(Path(step.data_root), step.sources)
         examples = _sample(read, step.limit, step.seed)

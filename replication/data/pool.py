@@ -23,7 +23,9 @@ _SEPARATORS = re.compile(r"[\W_]+")
 class Example:
     """One training example. `completion` is in the paper's tag format, `gold` is the bare answer.
 
-    `answer_type` and `options` say how a rollout's answer is compared with the gold (evaluation.problem.Problem).
+    `answer_type` and `options` say how a rollout's answer is compared with the gold (evaluation.problem.Problem). A
+    rollout of a programming task is tested instead: `row` holds the tests in the row format of the code benchmark that
+    `style` names.
     """
 
     id: str
@@ -33,6 +35,8 @@ class Example:
     source: str
     answer_type: AnswerType = "expression"
     options: tuple[str, ...] = ()
+    style: str = ""
+    row: dict[str, Any] | None = None
 
     def to_row(self) -> dict[str, Any]:
         """Return the JSON form."""
