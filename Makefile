@@ -11,7 +11,7 @@ READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation browser page test test-slow test-distributed check bench-loss bench-step \
-	bench-sampling bench-grading docs clean
+	bench-sampling bench-grading bench-corpora docs clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9% -]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,6 +109,9 @@ docs: $(READY) ## docs/methods.md, from what the methods declare
 bench-grading: $(READY) ## Math answers per second, fast paths leave verdicts alone; HumanEval+ beside evalplus (ARGS='--data-root DIR')
 	@$(PY) -m bench.grading $(ARGS)
 	@$(PY) -m bench.grading_code $(ARGS)
+
+bench-corpora: $(READY) ## The math filter on 100,000 generated records: counts, time, memory (some minutes)
+	@$(PY) -m bench.corpora $(ARGS)
 
 clean: ## Remove the store (runs/); result files stay
 	rm -rf runs

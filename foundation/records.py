@@ -7,22 +7,19 @@ here a broken line is a value, so that the caller can count it or stop, as its c
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from foundation.compressed import opened
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
 
 _SPACE = re.compile(r"[ \t\r\n]*")
-# The AM corpus is compressed with a long window, which zstandard refuses unless told otherwise.
-_ZSTD_WINDOW_BYTES = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +54,11 @@ def read_records(path: Path) -> Iterator[Record | Malformed]:
     if path.suffix == ".parquet":
         yield from _parquet_records(path)
         return
-    try:
-        with _open(path) as file:
-            if _is_array(file):
-                yield from _array_records(path, file)
-            else:
-                yield from _line_records(path, file)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged or cut-off compressed file ({error}); fetch it again") from error
+    with opened(path) as file:
+        if _is_array(file):
+            yield from _array_records(path, file)
+        else:
+            yield from _line_records(path, file)
 
 
 def verify_sha256(path: Path, expected: str) -> None:
@@ -82,22 +76,6 @@ def verify_sha256(path: Path, expected: str) -> None:
         )
 
 
-def _open(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    if path.suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError as error:
-            raise PrerequisiteError(
-                f"{path} is zstd-compressed: `pip install zstandard`, or decompress it (zstd -d --long=31)"
-            ) from error
-        reader = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES).stream_reader(
-            path.open("rb"), closefd=True)
-        return cast("IO[bytes]", io.BufferedReader(reader))
-    return path.open("rb")
-
-
 def _is_array(file: IO[bytes]) -> bool:
     """Tell by the first character, since AQuA's upstream .json is really JSON lines."""
     peeked: bytes = cast("io.BufferedReader", file).peek(64)
@@ -107,22 +85,23 @@ def _is_array(file: IO[bytes]) -> bool:
 def _line_records(path: Path, file: IO[bytes]) -> Iterator[Record | Malformed]:
     for number, line in enumerate(file, start=1):
         if line.strip():
-            yield _checked(path, number, line)
+            yield parse_line(str(path), number, line)
 
 
-def _checked(path: Path, number: int, line: bytes) -> Record | Malformed:
+def parse_line(file: str, number: int, line: bytes) -> Record | Malformed:
+    """Return the JSON object of one line, or what is wrong with it; `file` names where it stands."""
     try:
         value = json.loads(line.decode("utf-8"))
     # ValueError covers broken JSON, broken UTF-8 and integers of absurd length; the other, absurd nesting.
     except (ValueError, RecursionError) as error:
-        return Malformed(str(path), number, f"not a JSON line ({error}); the file may be truncated")
-    return _object(path, number, value)
+        return Malformed(file, number, f"not a JSON line ({error}); the file may be truncated")
+    return _object(file, number, value)
 
 
-def _object(path: Path, number: int, value: Any) -> Record | Malformed:
+def _object(file: str, number: int, value: Any) -> Record | Malformed:
     if isinstance(value, dict):
         return Record(number, value)
-    return Malformed(str(path), number, f"expected a JSON object, found {type(value).__name__}")
+    return Malformed(file, number, f"expected a JSON object, found {type(value).__name__}")
 
 
 def _array_records(path: Path, file: IO[bytes]) -> Iterator[Record | Malformed]:
@@ -142,7 +121,7 @@ def _array_records(path: Path, file: IO[bytes]) -> Iterator[Record | Malformed]:
             value, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError) as error:
             raise _broken_array(path, line, f"{error}") from error
-        yield _object(path, line, value)
+        yield _object(str(path), line, value)
         position = _after_space(text, position)
         separator = text[position : position + 1]
         if separator == "]":

@@ -191,7 +191,7 @@ class BuildPool(Step):
     action = "replication.actions.data:build_pool"
     domain: str
     sources: tuple[str, ...]
-    """`synthetic`, or names of real files: `gsm8k`, `mawps`."""
+    """`synthetic`, names of real files (`gsm8k`, `mawps`), or one of the paper's corpora: `am`, `logic`."""
     limit: int | None
     seed: int
     sha256: tuple[tuple[str, str], ...] = ()

@@ -47,7 +47,7 @@ def test_every_module_says_what_it_is():
                                     "replication.paper", "replication.audit.__main__", "replication.audit",
                                     "replication.judgement", "replication.diagnostics",
                                     "replication.diagnostic_steps", "replication.page.__main__",
-                                    "replication.figures", "baselines.__main__"])
+                                    "replication.figures", "replication.corpora.__main__", "baselines.__main__"])
 def test_the_command_line_loads_nothing_heavy(module):
     program = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -18,6 +18,7 @@ from evaluation.graders.math import MathGrader
 from foundation.errors import InputError, PrerequisiteError
 from foundation.files import write_jsonl
 from foundation.seeds import stream
+from replication.corpora.sources import CORPUS_SOURCES, copy_pool
 from replication.data import synthetic
 from replication.data.pool import Example
 from replication.data.real import read_real_pool
@@ -29,8 +30,11 @@ Item = TypeVar("Item")
 
 
 def build_pool(job: Job) -> dict[str, Any]:
-    """Write pool.jsonl: generated problems, or real files, limited to a seeded sample."""
+    """Write pool.jsonl: generated problems, real files or the paper's corpora, limited to a seeded sample."""
     step = job.step
+    if step.sources in CORPUS_SOURCES:
+        return copy_pool(step.sources[0], step.domain, Path(step.data_root), job.output, job.scratch, limit=step.limit,
+                         seed=step.seed, on_progress=job.on_progress)
     if step.sources == ("synthetic",):
         examples, report = synthetic.training_pool(step.domain, step.limit, step.seed), None
     else:

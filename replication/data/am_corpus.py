@@ -24,7 +24,7 @@ class AmRecord:
     """One record. `response` is the whole assistant text, `think` and `answer` its two parts (None if it has none).
 
     `source`, `reference_answer` and `test_case` come from the first message's info; a structured test case is kept
-    as JSON text.
+    as JSON text. `absent` names those of these fields that the first message's info does not even have.
     """
 
     line: int
@@ -35,6 +35,11 @@ class AmRecord:
     source: str | None
     reference_answer: str | None
     test_case: str | None
+    absent: tuple[str, ...] = ()
+
+
+class NoText(ValueError):
+    """A record without a user or an assistant message, or with an empty one: of the right form, but of no use."""
 
 
 def read_am_corpus(path: Path) -> Iterator[AmRecord | Malformed]:
@@ -49,12 +54,18 @@ def read_am_corpus(path: Path) -> Iterator[AmRecord | Malformed]:
             yield record
             continue
         try:
-            yield _parse(record)
+            yield parse_record(record)
         except ValueError as error:
             yield Malformed(str(path), record.line, str(error))
 
 
-def _parse(record: Record) -> AmRecord:
+def parse_record(record: Record) -> AmRecord:
+    """Return one record of the corpus.
+
+    Raises:
+        NoText: it lacks a message that says something.
+        ValueError: it does not have the corpus' form.
+    """
     messages = record.row.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("has no list of messages")
@@ -71,6 +82,7 @@ def _parse(record: Record) -> AmRecord:
         source=_text(about.get("source")),
         reference_answer=_text(about.get("reference_answer")),
         test_case=_text(about.get("test_case")),
+        absent=tuple(name for name in ("source", "reference_answer", "test_case") if name not in about),
     )
 
 
@@ -78,13 +90,15 @@ def _turn(messages: list[dict[str, Any]], role: str) -> dict[str, Any]:
     for message in messages:
         if message.get("role") == role:
             return message
-    raise ValueError(f"has no {role} message")
+    raise NoText(f"has no {role} message")
 
 
 def _content(message: dict[str, Any], role: str) -> str:
     content = message.get("content")
-    if not isinstance(content, str) or not content.strip():
-        raise ValueError(f"the {role} message has no text")
+    if not isinstance(content, str):
+        raise ValueError(f"the {role} message's content should be text, found {type(content).__name__}")
+    if not content.strip():
+        raise NoText(f"the {role} message has no text")
     return content
 
 
