@@ -146,7 +146,8 @@ class Runner:
             return loaded[-1][1]
 
         def watched_save(model, tokenizer, folder, stops):
-            logits.setdefault(folder.name, logits_of(model))
+            if not folder.name.startswith("half-"):  # a checkpoint inside the epoch is no export
+                logits.setdefault(folder.name, logits_of(model))
             save(model, tokenizer, folder, stops)
 
         def watched_merge(model):
