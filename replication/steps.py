@@ -146,7 +146,7 @@ class PretrainTiny(Step):
     """Pretrain the tiny model from random weights on generated text."""
 
     kind = "pretrain"
-    version = 2
+    version = 3
     action = "replication.actions.base:pretrain_tiny"
     libraries = TRAINING_LIBRARIES
     model: str
@@ -187,7 +187,7 @@ class BuildPool(Step):
     """Write the training pool of a domain as JSON lines, with a report of what was dropped and why."""
 
     kind = "pool"
-    version = 2
+    version = 3
     action = "replication.actions.data:build_pool"
     domain: str
     sources: tuple[str, ...]
@@ -209,6 +209,7 @@ class LoadProblems(Step):
     """Write a benchmark's problems as JSON lines, counted and with golds that parse."""
 
     kind = "problems"
+    version = 2
     action = "replication.actions.data:load_problems"
     benchmark: str
     source: str

@@ -65,11 +65,11 @@ class Store:
         Raises:
             ArtifactError: a file is missing or has another size (moved aside; rebuilt at once under `repair`).
         """
+        manifest_path = self.folder(step) / MANIFEST
+        if not manifest_path.is_file():  # a worker may have moved it aside as damaged
+            return False
         if step.key in self._done:
             return True
-        manifest_path = self.folder(step) / MANIFEST
-        if not manifest_path.is_file():
-            return False
         manifest = self._manifest(step)
         for name, entry in manifest["files"].items():
             path = self.folder(step) / name

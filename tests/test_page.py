@@ -244,7 +244,7 @@ def test_a_file_that_cannot_be_shown_is_refused_by_name(results, found, words):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["--model", "qwen4"], ["'qwen4' is unknown", "tiny, smollm2-135m"]),
+    (["--model", "qwen4"], ["'qwen4' is unknown", "tiny, tiny-gemma, smollm2-135m"]),
     (["--model", "smollm2-135m"], ["no result files in", "replication.table1 --model smollm2-135m"]),
 ])
 def test_a_mistake_on_the_command_line_ends_with_code_2(results, arguments, words):

@@ -113,7 +113,7 @@ def test_methods_of_one_size_share_their_subset_and_equal_rollouts(plan):
     subsets = {row: step_of(fresh, row, "subset").key for row in ("spin", "dpo", "ssb", "spin-64")}
     assert len(set(subsets.values())) == 1
     assert step_of(fresh, "spin", "rollouts").key == step_of(fresh, "spin-64", "rollouts").key
-    assert step_of(fresh, "spin", "subset").size == round(20_000 * 6_400 / 111_657)
+    assert step_of(fresh, "spin", "subset").size == round(20_000 * 3_840 / 111_657)
 
 
 def test_no_pair_at_all_says_how_many_were_right_and_what_to_change(chain, plan):

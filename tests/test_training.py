@@ -457,7 +457,7 @@ def test_overlong_examples_are_cut_on_the_right_or_dropped(examples, tokenizer, 
 
 
 def test_a_prompt_that_fills_the_limit_is_refused(examples, tokenizer, prompt):
-    with pytest.raises(InputError, match=r"example synthetic-0: its prompt has \d+ tokens, the limit is 10"):
+    with pytest.raises(InputError, match=r"example synthetic-math-0: its prompt has \d+ tokens, the limit is 10"):
         encode_pool(examples[:1], tokenizer, prompt, DataSettings(max_length=10), LossSettings())
 
 
