@@ -34,7 +34,8 @@ def refused(done, *words):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (["--model", "qwen4"], ["'qwen4' is unknown", "tiny, tiny-gemma, smollm2-135m, qwen3-4b, qwen3-8b, qwen2.5-3b, gemma-3-4b"]),
+    (["--model", "qwen4"], ["'qwen4' is unknown",
+                            "tiny, tiny-gemma, smollm2-135m, qwen3-4b, qwen3-8b, qwen2.5-3b, gemma-3-4b"]),
     (["--methods", "sft,wmms"], ["'wmms' is unknown", "sft, sft-single", "wmss-official"]),
     (["--benchmarks", "gsm9k"], ["'gsm9k' is unknown", "gsm8k", "svamp"]),
     (["--methods", ","], ["--methods names none"]),
