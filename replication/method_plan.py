@@ -153,7 +153,9 @@ class MethodPlan:
     # ------------------------------------------------------------------------------------------------ rollouts
 
     def _subset(self, phase: Subset) -> None:
-        self.made[phase.out] = DrawSubset(pool=self.pool, size=phase.size, seed=self.planner.seed)
+        limit = self.planner.scale.subset_limit
+        size = phase.size if limit is None else min(phase.size, limit)
+        self.made[phase.out] = DrawSubset(pool=self.pool, size=size, seed=self.planner.seed)
 
     def _sample(self, phase: Sample) -> None:
         configuration, planner = self.planner.configuration, self.planner

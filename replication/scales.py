@@ -29,6 +29,8 @@ class Scale:
     entropy_batch_tokens: int
     sweep_size: int | None = None
     """Problems of each benchmark in tables with many trainings (Tables 8 and 9)."""
+    subset_limit: int | None = None
+    """Most prompts that a subset for rollouts may have in any domain: running the sampled programs is what costs."""
     sampled_size: int | None = None
     """Problems of each benchmark in Table 10, which takes 64 samples of each."""
     hint_seconds: dict[str, float] = field(default_factory=dict)
@@ -82,7 +84,7 @@ SCALES: dict[str, Scale] = {
             ),
             pool_sources=dict.fromkeys(("math", "code", "logic"), ("synthetic",)),
             pool_size={"math": 3_840, "code": 2_400, "logic": 1_920},
-            benchmark_size=200, sweep_size=100, sampled_size=50, problems_source="synthetic",
+            benchmark_size=200, sweep_size=100, sampled_size=50, subset_limit=688, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
             hint_seconds={"pretrain": 230, "pool": 1, "problems": 1, "train": 24, "train-pair": 32, "entropy": 8,
                           "select": 0.1, "generate": 1.2, "grade": 0.3, "rollouts": 25, "targets": 8,
