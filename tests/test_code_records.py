@@ -17,13 +17,14 @@ from conftest import ROOT
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks.code import load_tasks
-from evaluation.commands import grade_samples, verify
+from evaluation.commands import grade_samples, regrade, verify
 from evaluation.graders.code import CodeGrader, CodeVerdict
 from evaluation.graders.code_extraction import extract_program, program_of
 from evaluation.graders.records import ProgramGrader, Submission, grade_records, packages_for
 from evaluation.graders.references import lacks
 from evaluation.isolation import find_isolation, kinds
-from foundation.errors import GoldError, GraderError, PrerequisiteError
+from evaluation.problem import Problem
+from foundation.errors import GoldError, GraderError, InputError, PrerequisiteError
 
 
 @pytest.fixture(scope="module")
@@ -321,3 +322,50 @@ def test_real_rows_are_plain_json(data_root):
         entry = BENCHMARKS[name]
         for task in load_tasks(entry, [Path(data_root) / entry.file])[::40]:
             assert json.loads(json.dumps(task.row, ensure_ascii=False).encode()) == task.row
+
+
+# ----------------------------------------------------------------------------------------------------------- regrade
+
+
+@pytest.fixture
+def graded_store(tmp_path):
+    """A store with one graded run of three programs, whose first verdict is not what the grader says today."""
+    programs = ("def f(x):\n    return x + 0\n", "def f(x):\n    return 0\n", "no program at all")
+    for folder in ("grade-1", "generate-1", "problems-1"):
+        (tmp_path / folder).mkdir()
+
+    def write(name, rows):
+        (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in rows), encoding="utf-8")
+
+    write("problems-1/problems.jsonl", [Problem(id=f"p{n}", question="q", gold="", answer_type="code").to_row()
+                                        for n in range(3)])
+    write("problems-1/tasks.jsonl", [{"id": f"p{n}", "row": row(n)} for n in range(3)])
+    write("problems-1/manifest.json", [{"settings": {"benchmark": "humaneval_plus"}}])
+    write("generate-1/records.jsonl", [{"id": f"p{n}", "finish_reason": "stop", "text":
+                                        f"```python\n{text}```" if "def" in text else text}
+                                       for n, text in enumerate(programs)])
+    write("grade-1/verdicts.jsonl", [{"id": f"p{n}", "outcome": outcome, "extracted": None, "rule": None,
+                                      "reason": "old"} for n, outcome in enumerate(("wrong", "wrong", "no_answer"))])
+    write("grade-1/manifest.json", [{"label": "grade SFT: humaneval_plus",
+                                     "parents": {"records": "generate-1", "problems": "problems-1"}}])
+    return tmp_path
+
+
+def test_regrade_runs_stored_programs_again_and_shows_what_moved(graded_store, isolation, capsys):
+    before = {path: path.read_bytes() for path in graded_store.rglob("*") if path.is_file()}
+    assert regrade.main(["--diff", "--store", str(graded_store), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "p0: wrong -> correct" in said and "p1:" not in said and "p2:" not in said
+    assert "3 answers, 0 -> 1 correct; 1 wrong -> correct" in said and "code grader" in said
+    assert before == {path: path.read_bytes() for path in graded_store.rglob("*") if path.is_file()}
+
+
+def test_regrade_says_what_programs_lack(graded_store):
+    files = ["--records", str(graded_store / "generate-1/records.jsonl"),
+             "--problems", str(graded_store / "problems-1/problems.jsonl")]
+    (graded_store / "problems-1/manifest.json").unlink()
+    with pytest.raises(InputError, match="--benchmark: humaneval_plus"):
+        regrade.main(files)
+    (graded_store / "problems-1/tasks.jsonl").write_text('{"id": "p0", "row": {}}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="lacks the tests of 2 problems"):
+        regrade.main([*files, "--benchmark", "humaneval_plus"])
