@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from typing import Any, ClassVar
 
@@ -110,6 +110,7 @@ def plain(value: Any) -> Any:
     return value
 
 
+@cache
 def minor_version(package: str) -> str:
     """Return `major.minor` of an installed package, or `absent`."""
     try:
