@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from evaluation.graders.cache import VerdictCache
-from evaluation.graders.math import MathGrader, grader_versions
 from evaluation.graders.records import grade_records
 from evaluation.problem import Problem
 from foundation.errors import GraderError
 from foundation.files import read_jsonl, write_jsonl
+from replication.actions.answers import graded_answers
 from replication.actions.data import TASKS_FILE
 from replication.actions.programs import program_grader
 from replication.worker import Job
@@ -75,14 +74,9 @@ def grade(job: Job) -> dict[str, Any]:
 
 
 def _of_answers(job: Job, records: list[Row], problems: dict[str, Problem]) -> tuple[list[Row], Row]:
-    verdicts = []
-    with MathGrader() as grader, VerdictCache(job.scratch / "answers.jsonl", grader) as cache:
-        for i, record in enumerate(records):
-            verdict = cache.grade(problems[record["id"]], record["text"], record["finish_reason"])
-            verdicts.append({"id": record["id"], "outcome": verdict.outcome, "extracted": verdict.extracted,
-                             "rule": verdict.rule, "reason": verdict.reason})
-            job.on_progress(i / len(records))
-    return verdicts, dict(grader_versions())
+    found, versions = graded_answers(job, records, problems)
+    return [{"id": record["id"], "outcome": verdict.outcome, "extracted": verdict.extracted, "rule": verdict.rule,
+             "reason": verdict.reason} for record, verdict in zip(records, found, strict=True)], versions
 
 
 def _of_programs(job: Job, records: list[Row], tasks: Path) -> tuple[list[Row], Row]:

@@ -15,14 +15,13 @@ from baselines.replies import (
     hinted_prompts,
     verified_replies,
 )
-from evaluation.graders.cache import VerdictCache
-from evaluation.graders.math import MathGrader, grader_versions
 from evaluation.graders.records import Submission
 from evaluation.problem import Problem
 from foundation.errors import GraderError, InputError
 from foundation.files import read_jsonl, write_jsonl
 from foundation.prompts import tokenizer_hash
 from foundation.seeds import stream
+from replication.actions.answers import drawn, graded_answers
 from replication.actions.programs import program_grader
 from replication.worker import Job
 
@@ -46,7 +45,7 @@ def _pool(job: Job) -> list[dict[str, Any]]:
 
 def sample_replies(job: Job) -> dict[str, Any]:
     """Write replies.jsonl: n replies a prompt with their token ids, in the order of prompts and samples."""
-    from evaluation.backends.interface import BACKENDS, Prompt, Request, Sampling
+    from evaluation.backends.interface import Prompt, Request, Sampling
     from replication.actions.torch_setup import prepare
 
     step = job.step
@@ -63,19 +62,10 @@ def sample_replies(job: Job) -> dict[str, Any]:
         sampling=Sampling(n=step.n, temperature=step.temperature, top_k=step.top_k, top_p=step.top_p),
         seed=step.seed, keep_token_ids=True,
     )
-    partial = job.scratch / "records.jsonl"
-    BACKENDS[step.backend](job.inputs["checkpoint"] / "checkpoint", prompts, request, partial, key=step.key,
-                           on_progress=job.on_progress)
-    order = {prompt.id: i for i, prompt in enumerate(prompts)}
-    records = [row for row in read_jsonl(partial) if "header" not in row]
-    records.sort(key=lambda row: (order[row["id"]], row["sample"]))
-    assert len(records) == step.n * len(prompts), "each prompt has n replies"
+    records, notes = drawn(job, prompts, request)
     write_jsonl(job.output / "replies.jsonl", records)
     _name_tokenizer(job, _tokenizer(job.inputs["checkpoint"] / "checkpoint"))
-    reasons = collections.Counter(row["finish_reason"] for row in records)
-    return {"prompts": len(prompts), "replies": len(records), "finish_reasons": dict(reasons),
-            "new_tokens": sum(row["new_tokens"] for row in records),
-            "distinct_texts": len({(row["id"], row["text"]) for row in records})}
+    return {"prompts": len(prompts), "replies": len(records), **notes}
 
 
 def _chosen(job: Job) -> list[dict[str, Any]]:
@@ -118,12 +108,7 @@ def grade_replies(job: Job) -> dict[str, Any]:
 def _of_answers(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[Any], Row]:
     golds = {row["id"]: Problem(id=row["id"], question=row["question"], gold=row["gold"],
                                 answer_type=row["answer_type"], options=tuple(row["options"])) for row in pool.values()}
-    found = []
-    with MathGrader() as grader, VerdictCache(job.scratch / "answers.jsonl", grader) as cache:
-        for i, reply in enumerate(replies):
-            found.append(cache.grade(golds[reply["id"]], reply["text"], reply["finish_reason"]))
-            job.on_progress(i / len(replies))
-    return found, dict(grader_versions())
+    return graded_answers(job, replies, golds)
 
 
 def _of_programs(job: Job, replies: list[Row], pool: dict[str, Row]) -> tuple[list[Any], Row]:
