@@ -25,8 +25,9 @@ def trajectories(content: Content) -> list[Plot]:
     """Each benchmark's trajectory under WMSS, and the average of both."""
     titles = dict.fromkeys(cell["column"] for cell in content["cells"])
     epochs = {name: {1: "Warm-up, epoch 1"} | {e: f"{name}, epoch {e}" for e in range(2, EPOCHS + 1)} for name in LONG}
-    single = [plots.rows(content, epochs["WMSS"], column, column) for column in titles if column != MATH.average]
-    means = [plots.rows(content, epochs[name], MATH.average or "", name) for name in LONG]
+    single = [plots.rows(content, epochs["WMSS"].items(), column, column) for column in titles
+              if column != MATH.average]
+    means = [plots.rows(content, epochs[name].items(), MATH.average or "", name) for name in LONG]
     scale = content["scale"]
     return [plots.plot("figure3", f"WMSS over {EPOCHS} epochs, by benchmark ({scale} scale)", "epoch", "pass@1 (%)",
                        single),

@@ -26,7 +26,7 @@ def courses(content: Content) -> list[Plot]:
     series = []
     for course, row in zip(COURSES, ("WMSS", "+ WD-JT", "SFT"), strict=True):
         share = updates[row] / full if full and updates.get(row) else 1.0
-        places = {0.0: START} | {round(fraction * share, 4): _title(course, at) for at, fraction in AT.items()}
+        places = [(0.0, START), *((round(fraction * share, 4), _title(course, at)) for at, fraction in AT.items())]
         series.append(plots.rows(content, places, AVERAGE, course))
     return [plots.plot("figure4", f"Average of MATH500 and GSM8K after the warm-up ({content['scale']} scale)",
                        "updates, as a share of a full epoch's", "Avg. (%)", [*series, *_paper_series()])]

@@ -30,10 +30,11 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
 def by_gap(content: Content) -> list[Plot]:
     """Accuracy over the entropy gap."""
     found = {(cell["row"], cell["column"]): cell for cell in content["cells"]}
-    gaps = {found[row, GAP]["value"]: row for row in WEAK if found[row, GAP]["status"] == "measured"}
+    gaps = sorted((cell["value"], row) for (row, column), cell in found.items()
+                  if column == GAP and cell["status"] == "measured")
     return [plots.plot("figure5", f"Accuracy by the gap of weak and strong entropies ({content['scale']} scale)",
                        "mean entropy of the weak side minus the strong side's (nats per token)", "pass@1 (%)",
-                       [plots.rows(content, dict(sorted(gaps.items())), column, column, labels=True)
+                       [plots.rows(content, gaps, column, column, labels=True)
                         for column in ("MATH500", "GSM8K", AVERAGE)])]
 
 

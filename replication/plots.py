@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 Content = dict[str, Any]
@@ -59,10 +59,10 @@ def columns_of_group(content: Content, group: str, skip: tuple[str, ...] = ()) -
     return found
 
 
-def rows(content: Content, places: Mapping[Any, str], name: str, title: str, labels: bool = False) -> Series:
-    """Return some rows of a column as a course; `places` maps x to a row's heading, `labels` keeps the heading."""
+def rows(content: Content, places: Iterable[tuple[Any, str]], name: str, title: str, labels: bool = False) -> Series:
+    """Return some rows of a column as a course; `places` are (x, row heading), `labels` keeps the heading."""
     cells = _measured(content, name)
-    points = [_point(x, cells[row]) | ({"label": row} if labels else {}) for x, row in places.items() if row in cells]
+    points = [_point(x, cells[row]) | ({"label": row} if labels else {}) for x, row in places if row in cells]
     return {"name": title, "kind": "measured", "points": points}
 
 

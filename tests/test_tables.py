@@ -7,15 +7,19 @@ from dataclasses import replace
 import pytest
 
 from foundation.errors import InputError, PrerequisiteError
+from replication import formats
 from replication.catalogue import tables
 from replication.cli import Options
 from replication.models import MODELS
 from replication.paper import TABLES
 from replication.plan import Planners, Request
 from replication.planning import sharing
+from replication.results import contents
+from replication.run import RunReport
 from replication.running import prepare
 from replication.scales import SCALES
 from replication.steps import closure
+from replication.store import Store
 from replication.tables import TableRun
 
 DECLARED = {table.name: table for table in tables()}
@@ -137,3 +141,16 @@ def test_a_changed_setting_takes_the_papers_values_away():
     run = prepare((replace(DECLARED["table2"]),), Options(plan=True, set=("wdjt.mix_weight=0.3",)))[0].run
     with_values = {cell.row for cell in run.cells if cell.paper is not None}
     assert "WMSS" not in with_values and "+ WD-JT" not in with_values
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_table_can_be_written_before_anything_has_run(name, tmp_path):
+    """Missing cells with a reason, no comparison, no point in a plot; and the same for other rows than its own."""
+    for methods in (None, "wmss,sft") if DECLARED[name].rows else (None,):
+        run = prepare((DECLARED[name],), Options(methods=methods))[0].run
+        content = contents(run, RunReport(), Store(tmp_path / "store"))
+        assert {(cell["status"], cell["reason"]) for cell in content["cells"]} == {("missing", "not run")}
+        assert content["comparisons"] == [] and content["scale"] in content["heading"]
+        measured = [s for plot in content.get("plots", []) for s in plot["series"] if s["kind"] == "measured"]
+        assert measured == []
+        assert content["heading"] in formats.as_markdown(content) and "tabular" in formats.as_latex(content)
