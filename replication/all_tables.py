@@ -55,7 +55,7 @@ def all_tables(options: Options) -> int:
     for asked in dict.fromkeys(one.asked for one in prepared):
         written = [_write(one, report, store, options.results) for one in prepared if one.asked == asked]
         _say(written)
-        print(f"  {'Page':<51} {_page(options.results, asked)}")
+        print(f"  {'Page':<51} {_page(options, asked)}")
     print(f"{len(report.ran)} steps run, {report.done_before} done before, {clock(report.seconds)}")
     return report.exit_code
 
@@ -84,12 +84,12 @@ def _write(one: Prepared, report: RunReport, store: Store, folder: Path) -> tupl
     return content, write(content, folder)[0]
 
 
-def _page(results: Path, asked: str) -> Path:
+def _page(options: Options, asked: str) -> Path:
     """Write the audit of the paper, the static figures and the page."""
     from replication import audit, page
 
-    audit.write(results)
-    return page.write(results, model_named(asked)).page
+    audit.write(options.results)
+    return page.write(options.results, model_named(asked), options.store / ".drawings").page
 
 
 def _say(written: list[tuple[Content, Path]]) -> None:

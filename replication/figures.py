@@ -7,11 +7,16 @@ paper's are dashed grey, references thin black broken lines.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import textwrap
 from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from foundation.files import canonical_json, sha256_file, write_atomic
 
 Plot = dict[str, Any]
 
@@ -43,6 +48,24 @@ class Drawing(NamedTuple):
 def has_points(plot: Plot) -> bool:
     """Say whether there is anything to draw."""
     return any(True for series in plot["series"] for _ in _points(series))
+
+
+def drawn(plot: Plot, kept: Path | None = None) -> Drawing:
+    """Return a plot's drawing, from the folder `kept` where the very same plot was drawn before by the same code.
+
+    Drawing is what takes longest when all tables are read again and nothing has changed.
+    """
+    if kept is None:
+        return draw(plot)
+    own = sha256_file(Path(__file__))
+    key = hashlib.sha256(canonical_json([plot, own, metadata.version("matplotlib")]).encode()).hexdigest()
+    files = [kept / f"{key}{suffix}" for suffix in (".svg", ".png")]
+    if all(file.is_file() for file in files):
+        return Drawing(files[0].read_text(encoding="utf-8"), files[1].read_bytes())
+    drawing = draw(plot)
+    write_atomic(files[0], drawing.svg)
+    write_atomic(files[1], drawing.png)
+    return drawing
 
 
 def draw(plot: Plot) -> Drawing:

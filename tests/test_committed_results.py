@@ -1,4 +1,4 @@
-"""The committed tiny results are what the code gives: some cells are computed anew, from nothing, by the real command."""
+"""The committed tiny results are what the code gives: some cells are computed anew, from nothing, by a command."""
 
 from __future__ import annotations
 

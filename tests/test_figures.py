@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 from page_results import HOSTILE, LONG_WORD, WEAK, plots, series
 
+from replication import figures
 from replication.figures import draw, file_names, has_points, inline
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -125,3 +126,13 @@ def test_two_drawings_share_no_id_on_a_page(drawn):
     for svg, own in zip(both, ids, strict=True):
         assert set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) <= own
         ElementTree.fromstring(svg)
+
+
+def test_a_plot_that_was_drawn_before_is_not_drawn_again(tmp_path, monkeypatch):
+    plot = {"id": "p", "title": "t", "x": {"label": "x", "scale": "linear"}, "y": {"label": "y"},
+            "series": [{"name": "s", "kind": "measured", "points": [{"x": 1, "y": 2}, {"x": 2, "y": 3}]}]}
+    first = figures.drawn(plot, tmp_path)
+    monkeypatch.setattr(figures, "draw", lambda plot: pytest.fail("drawn again"))
+    assert figures.drawn(plot, tmp_path) == first
+    with pytest.raises(pytest.fail.Exception):
+        figures.drawn(plot | {"title": "another"}, tmp_path)

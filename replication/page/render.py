@@ -24,9 +24,10 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202
                           r"\ud800-\udfff\ufffe\uffff]")
 
 
-def drawings(contents: Mapping[str, Content]) -> dict[str, Drawing]:
-    """Draw every plot of the result files, by the stem of its static file."""
-    return {name: figures.draw(plot) for name, _, plot in _plots(_in_order(contents)) if figures.has_points(plot)}
+def drawings(contents: Mapping[str, Content], kept: Path | None = None) -> dict[str, Drawing]:
+    """Draw every plot of the result files, by the stem of its static file; `kept` holds what was drawn before."""
+    return {name: figures.drawn(plot, kept) for name, _, plot in _plots(_in_order(contents))
+            if figures.has_points(plot)}
 
 
 def render(contents: Mapping[str, Content], model: Model, *, skipped: Sequence[str] = (),

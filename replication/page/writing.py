@@ -20,14 +20,16 @@ class Written:
     skipped: list[str]
 
 
-def write(results: Path, model: Model) -> Written:
+def write(results: Path, model: Model, kept: Path | None = None) -> Written:
     """Read the model's result files, then write page and figures, each atomically.
+
+    `kept` is a folder for drawings, so that a plot that has not changed is not drawn again.
 
     Raises:
         InputError: result files that cannot be shown (replication.page.reading.read); nothing is then written.
     """
     found = read(results, model)
-    drawn = drawings(found.contents)
+    drawn = drawings(found.contents, kept)
     text = render(found.contents, model, skipped=found.skipped, drawn=drawn)
     folder = results / model.name
     figures = []
