@@ -195,7 +195,8 @@ class Planner:
             PrerequisiteError: its file is missing.
         """
         chosen = benchmark(name)
-        limits = [n for n in (limit, self.scale.benchmark_size, self.request.limit_eval) if n is not None]
+        of_code = self.scale.code_size if chosen.domain == "code" else None
+        limits = [n for n in (limit, of_code, self.scale.benchmark_size, self.request.limit_eval) if n is not None]
         limit = min(limits) if limits else None
         if self.scale.problems_source == "synthetic":
             return LoadProblems(benchmark=name, source="synthetic", limit=limit, seed=self.request.seed,
@@ -257,7 +258,8 @@ class Planner:
         )
         return Grade(records=records, problems=problems, grader_version=grader_version(benchmark(name).domain),
                      unsafe_code_execution=self.request.unsafe_code_execution, of=title, benchmark=name,
-                     threads=self.scale.threads, hint_seconds=self.hint("grade"))
+                     threads=self.scale.threads,
+                     hint_seconds=self.hint("grade-code" if benchmark(name).domain == "code" else "grade"))
 
     def sampled_grade(self, row: str, name: str, sampling: Sampling) -> GradeSamples:
         """Verdicts on sampled answers of a row to a benchmark (B.9)."""

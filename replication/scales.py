@@ -27,6 +27,8 @@ class Scale:
     problems_source: str
     threads: int
     entropy_batch_tokens: int
+    code_size: int | None = None
+    """Problems of each code benchmark: running programs takes longer than anything else in evaluation."""
     sweep_size: int | None = None
     """Problems of each benchmark in tables with many trainings (Tables 8 and 9)."""
     subset_limit: int | None = None
@@ -84,10 +86,10 @@ SCALES: dict[str, Scale] = {
             ),
             pool_sources=dict.fromkeys(("math", "code", "logic"), ("synthetic",)),
             pool_size={"math": 3_840, "code": 2_400, "logic": 1_920},
-            benchmark_size=200, sweep_size=100, sampled_size=50, subset_limit=688, problems_source="synthetic",
+            benchmark_size=200, code_size=100, sweep_size=100, sampled_size=50, subset_limit=688, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
-            hint_seconds={"pretrain": 230, "pool": 1, "problems": 1, "train": 24, "train-pair": 32, "entropy": 8,
-                          "select": 0.1, "generate": 1.2, "grade": 0.3, "rollouts": 25, "targets": 8,
+            hint_seconds={"pretrain": 230, "pool": 1, "problems": 1, "train": 22, "train-pair": 36, "entropy": 8,
+                          "select": 0.1, "generate": 1.2, "grade": 0.5, "grade-code": 10, "rollouts": 25, "targets": 8,
                           "train-pairs": 25, "samples": 30, "logits": 1, "theory": 3},
         ),
         Scale(
