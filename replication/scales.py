@@ -89,7 +89,8 @@ SCALES: dict[str, Scale] = {
             benchmark_size=200, code_size=100, sweep_size=100, sampled_size=50, subset_limit=688, problems_source="synthetic",
             threads=1, entropy_batch_tokens=4096,
             hint_seconds={"pretrain": 230, "pool": 1, "problems": 1, "train": 22, "train-pair": 36, "entropy": 8,
-                          "select": 0.1, "generate": 1.2, "grade": 0.5, "grade-code": 10, "rollouts": 25, "targets": 8,
+                          "select": 0.1, "generate": 1.2, "grade": 0.5, "grade-code": 10, "rollouts": 25,
+                          "targets": 8,
                           "train-pairs": 25, "samples": 30, "logits": 1, "theory": 3},
         ),
         Scale(
