@@ -53,6 +53,10 @@ class Job:
     scratch: Path
     """Kept across kills; emptied when the step is published."""
     on_progress: Callable[[float], None]
+    processes: int = 1
+    """How many processes a training may use together; never part of what is computed."""
+    gpus: tuple[str, ...] = ()
+    """The CUDA devices given to this step, as CUDA_VISIBLE_DEVICES names them; empty without GPUs."""
 
 
 @dataclass(frozen=True, slots=True)
