@@ -143,6 +143,12 @@ def test_a_reference_that_fails_is_a_grader_failure(grader: CodeGrader) -> None:
     assert verdict.outcome == "grader_failure" and "x/2" in verdict.reason
 
 
+def test_a_changed_task_is_graded_by_its_own_reference(grader: CodeGrader) -> None:
+    one, other = (function_task(id="x/3", canonical_solution=f"    return a + {i}\n") for i in (1, 2))
+    code = "def f(a):\n    return a + 1\n"
+    assert [grader.grade(task, code).outcome for task in (one, other, one)] == ["pass", "wrong", "pass"]
+
+
 def test_very_large_outputs_are_compared(grader: CodeGrader) -> None:
     large = function_task(id="x/3", canonical_solution="    return [(a, a, a)] * 600000\n", plus_input=[])
     assert grader.grade(large, large.reference).correct

@@ -51,7 +51,7 @@ TOTAL_SECONDS = 60.0  # for all tests of one program, as in evalplus; twice the 
 REFERENCE_FACTOR = 4.0
 REFERENCE_SECONDS = 300.0  # a reference is right, however busy the machine: one of MBPP+ (Mbpp/599) takes 20 to 40 s
 LONGEST_PROGRAM = 16 << 20
-_REFERENCES = 600
+_REFERENCES = 600  # kept, the last used; a long-lived process grades many models' answers to the same tasks
 _SLOW_SECONDS = 0.02
 
 
@@ -88,6 +88,10 @@ class _Reference:
         return [self.base, *(place for place, answer in enumerate(self.answers) if answer.seconds > _SLOW_SECONDS)]
 
 
+_references: OrderedDict[str, tuple[FunctionTask, _Reference]] = OrderedDict()
+_references_lock = threading.Lock()
+
+
 class CodeGrader:
     """Context manager; `grade` one program at a time, or `grade_all` of many on `workers` processes.
 
@@ -118,7 +122,6 @@ class CodeGrader:
         self._local = threading.local()
         self._pools: list[Pool] = []
         self._turnstile = Turnstile()
-        self._references: OrderedDict[str, tuple[FunctionTask, _Reference]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __enter__(self) -> CodeGrader:
@@ -169,12 +172,12 @@ class CodeGrader:
                 finding = run.once()
         return run.verdict(finding)
 
-    def take(self) -> Sandbox:
-        """Return a ready isolated process of this thread's pool."""
-        pool = getattr(self._local, "pool", None)
+    def take(self, mode: str = "calls") -> Sandbox:
+        """Return a ready isolated process of this thread's pool, with what the mode needs already loaded."""
+        pools: dict[str, Pool] = self._local.__dict__.setdefault("pools", {})
+        pool = pools.get(mode)
         if pool is None:
-            pool = Pool(self.isolation, self._view, self.limits, harness="child")
-            self._local.pool = pool
+            pool = pools[mode] = Pool(self.isolation, self._view, self.limits, harness=f"child:{mode}")
             with self._lock:
                 self._pools.append(pool)
         try:
@@ -189,10 +192,11 @@ class CodeGrader:
         Raises:
             GraderError: the reference does not run to its end.
         """
-        with self._lock:
-            known = self._references.get(task.id)
-        if known is not None and known[0] == task:
-            return known[1]
+        with _references_lock:
+            known = _references.get(task.id)
+            if known is not None and known[0] == task:
+                _references.move_to_end(task.id)
+                return known[1]
         inputs = encoded_inputs([*task.base_input, *task.plus_input])
         request: dict[str, Any] = {"mode": "calls", "code": task.reference, "entry": task.entry_point,
                                    "inputs": inputs, "digests": task.entry_point not in NOT_NONE}
@@ -208,10 +212,10 @@ class CodeGrader:
                 reply = Answer(reply.value is not None, reply.seconds, reply.size)
             found.append(reply)
         reference = _Reference(found, inputs, len(task.base_input))
-        with self._lock:
-            self._references[task.id] = task, reference
-            if len(self._references) > _REFERENCES:
-                self._references.popitem(last=False)
+        with _references_lock:
+            _references[task.id] = task, reference
+            if len(_references) > _REFERENCES:
+                _references.popitem(last=False)
         return reference
 
 
@@ -263,10 +267,10 @@ class _Run:
             base = finding.passed >= len(self.task.base_input)
         return CodeVerdict(finding.outcome, finding.reason, self._seconds, self.mode, base, self.runs > 1)
 
-    def _take(self) -> Sandbox:
+    def _take(self, mode: str) -> Sandbox:
         """Take a process; its start is not part of the seconds."""
         before = time.perf_counter()
-        sandbox = self.grader.take()
+        sandbox = self.grader.take(mode)
         now = time.perf_counter()
         self._started = now if self._started is None else self._started + now - before
         return sandbox
@@ -289,7 +293,7 @@ class _Run:
         request: dict[str, Any] = {"mode": "calls", "code": self.code, "entry": task.entry_point, "digests": True,
                                    "inputs": reference.inputs, "flush_before": reference.pauses}
         most = max(TOTAL_SECONDS, 2 * sum(answer.seconds for answer in reference.answers))
-        replies = answers(self._take(), request, limits, min(most, sum(limits)) + 1,
+        replies = answers(self._take("calls"), request, limits, min(most, sum(limits)) + 1,
                           [LONGEST_PROGRAM if answer.digest else answer.size for answer in reference.answers],
                           lambda place, digest: digest == reference.answers[place].digest)
         return compare_answers(replies, len(inputs), right)
@@ -308,7 +312,7 @@ class _Run:
             request = {"mode": "calls", "code": f"{JUDGE_PRELUDE}\n{self.code}", "entry": task.entry_point,
                        "inputs": inputs}
         same = same_text if task.entry_point is None else same_value
-        replies = answers(self._take(), request, limits, min(TOTAL_SECONDS, sum(limits)) + 1,
+        replies = answers(self._take(request["mode"]), request, limits, min(TOTAL_SECONDS, sum(limits)) + 1,
                           [(1 << 20) + 4 * longest] * len(limits))
         return compare_answers(replies, len(limits), lambda place, answer: same(answer.value, task.outputs[place]))
 
@@ -321,7 +325,7 @@ class _Run:
             except Unsplittable:
                 pass
         self.mode = "together"
-        return run_together(self._take(), self.code, task.tests, task.entry_point, seconds)
+        return run_together(self._take("together"), self.code, task.tests, task.entry_point, seconds)
 
 
 def _arguments(text: str) -> list[Any]:

@@ -163,14 +163,14 @@ def encoded_inputs(inputs: Sequence[Sequence[Any]]) -> list[Any]:
     return [encode(list(arguments)) for arguments in inputs]
 
 
-def run_split(take: Callable[[], Sandbox], code: str, tests: str, entry: str | None, seconds: float) -> Finding:
+def run_split(take: Callable[[str], Sandbox], code: str, tests: str, entry: str | None, seconds: float) -> Finding:
     """Run tests in one isolated process against a program in another.
 
     Raises:
         Unsplittable: the tests must run in the program's process.
         GraderError: the tests themselves cannot be read.
     """
-    with take() as judge, take() as program:
+    with take("judge") as judge, take("serve") as program:
         return _Split(judge, program, code, tests, entry, seconds).run()
 
 

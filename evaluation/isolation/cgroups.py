@@ -16,6 +16,8 @@ from pathlib import Path
 from evaluation.isolation.limits import Limits
 
 _ROOT = Path("/sys/fs/cgroup")
+_OWN_PROCESSES = 2  # of the isolation itself, in each tree: the one outside, and the namespace's init
+_ENTER = 'while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 125; shift; done; shift; exec "$@"'
 _numbers = itertools.count()
 
 
@@ -54,10 +56,12 @@ class Group:
     def __init__(self, folders: dict[str, Path]) -> None:
         self._folders = folders
 
-    def add(self, pid: int) -> None:
-        """Move a process, and so all it will start, into the group."""
-        for folder in dict.fromkeys(self._folders.values()):
-            (folder / "cgroup.procs").write_text(str(pid))
+    def entering(self, command: list[str]) -> list[str]:
+        """Return a command that enters the group and becomes `command`.
+
+        The kernel lets a process in only after some 10 ms of waiting: let the new process wait, not its owner.
+        """
+        return ["/bin/sh", "-c", _ENTER, "sh", *dict.fromkeys(map(str, self._folders.values())), "--", *command]
 
     @property
     def out_of_memory(self) -> bool:
@@ -103,7 +107,7 @@ def _write_limits(folders: dict[str, Path], limits: Limits) -> None:
     for name, value in (("memory.swap.max", "0"), ("memory.oom.group", "1")):
         if (memory / name).exists():
             (memory / name).write_text(value)
-    (folders["pids"] / "pids.max").write_text(str(limits.processes))
+    (folders["pids"] / "pids.max").write_text(str(limits.processes + _OWN_PROCESSES))
 
 
 @lru_cache(maxsize=1)

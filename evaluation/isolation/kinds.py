@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from evaluation.isolation import bubblewrap, namespaces
-from evaluation.isolation.cgroups import make_group
+from evaluation.isolation.cgroups import Group, make_group
 from evaluation.isolation.limits import Limits
 from evaluation.isolation.sandbox import Sandbox
 from evaluation.isolation.view import ENVIRONMENT, HARNESS, START, START_FOLDER, View, interpreter_view
@@ -63,7 +63,7 @@ class Isolation:
         """Whether it isolates at all."""
         return self.name != UNSAFE
 
-    def spawn(self, view: View, limits: Limits, harness: str) -> subprocess.Popen[bytes]:
+    def spawn(self, view: View, limits: Limits, harness: str, group: Group | None) -> subprocess.Popen[bytes]:
         """Start a harness in a new isolated tree; standard input and output are its channel."""
         settings: dict[str, object] = {"harness": harness, "limits": _resource_limits(limits), "root": None,
                                        "path": [START, HARNESS, *view.import_path]}
@@ -79,6 +79,8 @@ class Isolation:
                 outside = {place: source for source, place in view.binds}
                 settings["path"] = [outside[START], outside[HARNESS], *(path for path in sys.path if path)]
         command = [*prefix, view.interpreter, *_OPTIONS, start, json.dumps(settings)]
+        if group is not None:
+            command = group.entering(command)
         try:
             return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                     env=dict(ENVIRONMENT), cwd="/", start_new_session=True, bufsize=0,

@@ -1,6 +1,7 @@
 """A warm pool: isolated processes that wait for work, each used once and thrown away.
 
-Starting one costs about 40 ms, most of it while another works: `take` hands out a waiting one and starts its successor.
+Starting one takes about 40 ms, a third of it waiting for the kernel: `take` hands out a waiting one and starts its
+successor while others still wait, so that a short program need not wait for the next process.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from evaluation.isolation.view import View
 class Pool:
     """Belongs to the thread that made it; `size` processes wait."""
 
-    def __init__(self, isolation: Isolation, view: View, limits: Limits, *, harness: str, size: int = 1) -> None:
+    def __init__(self, isolation: Isolation, view: View, limits: Limits, *, harness: str, size: int = 2) -> None:
         self.isolation, self.view, self.limits, self.harness = isolation, view, limits, harness
         self._size = size
         self._waiting: deque[Sandbox] = deque()

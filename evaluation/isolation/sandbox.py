@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from evaluation.isolation import tree
-from evaluation.isolation.cgroups import Group, make_group
+from evaluation.isolation.cgroups import make_group
 from evaluation.isolation.limits import Limits
 from foundation.errors import GraderError
 
@@ -39,7 +39,13 @@ class Sandbox:
     def __init__(self, isolation: Isolation, view: View, limits: Limits, *, harness: str = "execute") -> None:
         self.limits = limits
         self.excess: str | None = None  # the limit that ended it: memory, processes, cpu or output
-        self._process = isolation.spawn(view, limits, harness)
+        self._group = make_group(limits)
+        try:
+            self._process = isolation.spawn(view, limits, harness, self._group)
+        except GraderError:
+            if self._group is not None:
+                self._group.close()
+            raise
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._replies = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._requests, False)
@@ -47,7 +53,6 @@ class Sandbox:
         self._buffer = bytearray()
         self._scanned = 0
         self._closed = False
-        self._group: Group | None = None
         self._init = 0
         self._next_look = 0.0
 
@@ -59,7 +64,7 @@ class Sandbox:
         self.kill()
 
     def ready(self) -> Sandbox:
-        """Wait until the harness listens, and bind the tree to its group.
+        """Wait until the harness listens.
 
         Raises:
             GraderError: it does not start.
@@ -71,9 +76,6 @@ class Sandbox:
                               "memory or processes: try again with fewer workers")
         below = tree.descendants(self._process.pid)
         self._init = below[0] if below else self._process.pid
-        self._group = make_group(self.limits)
-        if self._group is not None:
-            self._group.add(below[-1] if below else self._process.pid)
         return self
 
     def send(self, message: bytes) -> None:

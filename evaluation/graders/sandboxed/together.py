@@ -23,7 +23,6 @@ import sys
 import threading
 import types
 import unittest
-import unittest.mock
 import unittest.util
 from typing import Any
 
@@ -41,8 +40,8 @@ _FORBIDDEN_EVENTS = frozenset(
      "gc.get_referents", "sys.settrace", "sys.setprofile", "sys.addaudithook", "object.__getattr__",
      "object.__setattr__", "object.__delattr__", "ctypes.dlopen", "os.kill", "os.killpg", "signal.pthread_kill",
      "os.putenv"])
-_GUARDED = (builtins, unittest, unittest.case, unittest.suite, unittest.loader, unittest.result, unittest.runner,
-            unittest.util, unittest.mock, operator, math)
+_GUARDED = [builtins, unittest, unittest.case, unittest.suite, unittest.loader, unittest.result, unittest.runner,
+            unittest.util, operator, math]
 
 
 class Forged(BaseException):
@@ -83,6 +82,15 @@ def _state() -> dict[tuple[int, str], int]:
     return found
 
 
+def _guard_mocks(tests: Tests, text: str) -> None:
+    """Guard unittest.mock too where the tests can come to use it; importing it costs more than most tests."""
+    imported = {alias.name for node in ast.walk(tests.tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tests.tree) if isinstance(node, ast.ImportFrom)}
+    if "mock" in text or {name.partition(".")[0] for name in imported} - sys.stdlib_module_names:
+        import unittest.mock
+        _GUARDED.append(unittest.mock)
+
+
 def _written_by_program(kind: type) -> bool:
     functions = (part for base in kind.__mro__ for part in vars(base).values() if isinstance(part, types.FunctionType))
     return (any(base.__module__ in ("program", "__main__") for base in kind.__mro__)
@@ -95,6 +103,7 @@ class _Judge:
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self._tests = Tests(request["tests"])
+        _guard_mocks(self._tests, request["tests"])
         self._state = _state()
         self._named = {node.id for node in ast.walk(self._tests.tree) if isinstance(node, ast.Name)}
         self.checks = 0

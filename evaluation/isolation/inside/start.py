@@ -2,7 +2,7 @@
 
 Run by path with one argument, a JSON object, by an interpreter without site packages. `root` (namespaces only) holds
 what the root is built from; `limits` are resource limits; `path` is prepended to the import path; `harness` is the
-module to run. Only the standard library is used, and nothing here is secret.
+module to run, arguments for its `main` after colons. Only the standard library is used, and nothing here is secret.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def main() -> None:
     os.umask(0o077)
     _set_limits(settings["limits"])
     sys.path[:0] = settings["path"]
-    module = __import__(settings["harness"])
-    module.main()
+    name, *arguments = settings["harness"].split(":")
+    __import__(name).main(*arguments)
 
 
 if __name__ == "__main__":
