@@ -26,6 +26,8 @@ from foundation.errors import InputError, PrerequisiteError
 from foundation.files import sha256_file
 from foundation.prompts import Domain
 from replication.configuration import Configuration
+from replication.corpora import sources as corpora
+from replication.corpora.sources import CORPUS_SOURCES
 from replication.data.real import SOURCES
 from replication.declarations import FINAL, Line, Table
 from replication.diagnostic_steps import LogitStatistics, TheoryStatistics
@@ -141,9 +143,17 @@ class Planner:
         return "among the real files of a data root" if self.request.data_root else f"at {self.scale.name} scale"
 
     def _sources(self) -> tuple[str, ...]:
-        if self.scale.name == "paper" and self.request.data_root is not None:
+        """The paper's corpus, unless a data root is named that lacks it: then its real files, as at small scale."""
+        sources = self.scale.pool_sources.get(self.domain, ())
+        if sources in CORPUS_SOURCES and self.request.data_root is not None and self._origin is None:
             return SCALES["small"].pool_sources.get(self.domain, ())
-        return self.scale.pool_sources.get(self.domain, ())
+        return sources
+
+    @cached_property
+    def _origin(self) -> corpora.Origin | None:
+        """Where the paper's corpus would come from."""
+        (source,) = self.scale.pool_sources[self.domain]
+        return corpora.find(source, self.domain, self.request.data_root, hashing=not self.request.plan_only)
 
     @cached_property
     def _pool(self) -> BuildPool:
@@ -160,17 +170,17 @@ class Planner:
     @property
     def comparable_with_the_paper(self) -> bool:
         """Whether a published value may be compared: the paper's corpus, whole."""
-        return self.pool().sources == ("am",) and self.request.limit_train is None and self.request.limit_eval is None
+        return (self.pool().sources in CORPUS_SOURCES and (self._origin is None or self._origin.whole)
+                and self.request.limit_train is None and self.request.limit_eval is None)
 
     def _pool_hashes(self, sources: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         """Hash the training files and the test sets that decontaminate them."""
-        if sources in (("am",), ("logic",)) and not self.request.plan_only:
-            raise PrerequisiteError(
-                "the filter of the AM-DeepSeek-R1-Distilled corpus is not part of this version; train on the pools of "
-                "real files instead: --data-root DIR (layout: docs/data.md)"
-            )
-        if sources in (("synthetic",), ("am",), ("logic",)):
+        if sources == ("synthetic",):
             return ()
+        if sources in CORPUS_SOURCES:
+            if self._origin is None and not self.request.plan_only:
+                raise PrerequisiteError(corpora.how_to_get(sources[0], self.domain, self.request.data_root))
+            return () if self._origin is None else self._origin.identity
         root = self._data_root()
         files = [locks.check_data_file(root, SOURCES[name].file) for name in sources]
         files += [path for b in BENCHMARKS.values() if b.domain == self.domain and (path := root / b.file).is_file()]

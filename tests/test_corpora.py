@@ -398,6 +398,50 @@ def test_decontamination_is_counted_apart(tmp_path):
 # ------------------------------------------------------------------------------------------------ a run's own source
 
 
+def halves(source, folder):
+    """Split a source over the two files of the corpus."""
+    folder.mkdir()
+    lines = source.read_bytes().splitlines(keepends=True)
+    for name, part in (("am_0.5M.jsonl", lines[:60]), ("am_0.9M.jsonl", lines[60:])):
+        (folder / name).write_bytes(b"".join(part))
+
+
+def test_a_pool_of_the_paper_is_known_by_its_content(small, tmp_path):
+    from replication.corpora.sources import find
+
+    sources, whole = small
+    assert find("am", "math", tmp_path, hashing=True) is None and find("logic", "logic", None, hashing=True) is None
+    halves(sources[0], tmp_path / "am_deepseek_r1_distilled")
+    raw = find("am", "math", tmp_path, hashing=True)
+    assert [name for name, _ in raw.identity] == ["am_0.5M.jsonl", "am_0.9M.jsonl"] and raw.whole
+    assert find("am", "math", tmp_path, hashing=False).identity == ()
+    (tmp_path / "am_deepseek_r1_distilled" / "am_0.9M.jsonl").unlink()
+    assert find("am", "math", tmp_path, hashing=True) is None  # a part is not the corpus
+    (tmp_path / "corpora").mkdir()
+    folder = tmp_path / "corpora" / "math"
+    folder.symlink_to(whole)
+    report = json.loads((whole / "report.json").read_text())
+    built = find("am", "math", tmp_path, hashing=False)
+    assert built.identity == (("corpora/math/pool.jsonl", report["pool_sha256"]),) and built.whole
+    folder.unlink()
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(report | {"limit": 50}))
+    assert not find("am", "math", tmp_path, hashing=True).whole
+    (folder / "report.json").write_text('{"pool_sha256": "x"}')
+    with pytest.raises(ArtifactError, match="build the pool again"):
+        find("am", "math", tmp_path, hashing=True)
+
+
+def test_a_table_at_paper_scale_trains_on_the_pool_of_its_data_root(small, tmp_path):
+    from test_wmss import planner
+
+    (tmp_path / "corpora").mkdir()
+    (tmp_path / "corpora" / "math").symlink_to(small[1])
+    real = planner(model="qwen3-4b", data_root=tmp_path)
+    assert real.pool().sources == ("am",) and real.comparable_with_the_paper
+    assert [name for name, _ in real.pool().sha256] == ["corpora/math/pool.jsonl"]
+
+
 def test_corpora_as_sources_of_a_run(small, tmp_path):
     from replication.corpora.sources import copy_pool
 
@@ -408,14 +452,12 @@ def test_corpora_as_sources_of_a_run(small, tmp_path):
     built, raw, one, two, scratch = folders
     (built / "corpora").mkdir()
     (built / "corpora" / "math").symlink_to(whole)
-    (raw / "am_deepseek_r1_distilled").mkdir()
-    for path in sources:
-        (raw / "am_deepseek_r1_distilled" / path.name).symlink_to(path)
+    halves(sources[0], raw / "am_deepseek_r1_distilled")
     notes = copy_pool("am", "math", built, one, scratch, limit=10, seed=0)
     assert notes["examples"] == 10 and notes["report"]["read"] == 130
     copy_pool("am", "math", raw, two, scratch, limit=10, seed=0)
     assert (one / "pool.jsonl").read_bytes() == (two / "pool.jsonl").read_bytes()
-    with pytest.raises(PrerequisiteError, match=r"corpora logic --help"):
+    with pytest.raises(PrerequisiteError, match=r"corpora logic --out"):
         copy_pool("logic", "logic", raw, two, scratch, limit=None, seed=0)
     with pytest.raises(InputError, match="has no logic pool"):
         copy_pool("am", "logic", raw, two, scratch, limit=None, seed=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import subprocess
@@ -193,7 +194,21 @@ def test_without_gpus_the_command_says_what_is_missing_and_shows_the_plan(tmp_pa
     assert seconds < 3
     assert done.returncode == 2 and "needs CUDA GPUs" in done.stderr and "Traceback" not in done.stderr
     lacking = done.stdout.partition("This machine lacks\n")[2]
-    assert all(word in lacking for word in ("GPUs: none", "training data: no data root"))
+    assert "GPUs: none" in lacking and "training data" not in lacking  # the corpus comes from the hub
+
+
+@pytest.mark.parametrize(("table", "said"), [("table1", []), ("table5", ["training data: the logic pool is missing"])])
+def test_a_pool_that_needs_a_teacher_must_be_there(table, said, tmp_path):
+    from replication.cli import Options
+    from replication.cost.machine import lacks
+    from replication.running import prepare
+
+    declared = importlib.import_module(f"replication.{table}").TABLE
+    options = Options(model=("qwen3-4b",), data_root=None, plan=True)
+    run = prepare((declared,), options, "qwen3-4b")[0].run
+    found = estimate(run.targets, closure(run.targets), SHAPES["qwen3-4b"], gpus=8)
+    lines = [line.partition(" (")[0] for line in lacks(found, run.planners.request, tmp_path)]
+    assert [line for line in lines if line.startswith("training data")] == said
 
 
 def test_a_smaller_plan_costs_less_and_other_gpus_change_the_wall_clock(tmp_path):
@@ -205,7 +220,7 @@ def test_a_smaller_plan_costs_less_and_other_gpus_change_the_wall_clock(tmp_path
     assert few.shared_hours == pytest.approx(eight.shared_hours)  # the same work, spread otherwise
     without = [step for step in steps if step.kind not in ("fetch", "pool", "problems") and step.kind != "train"]
     rest = estimate(targets, without, SHAPES["qwen3-4b"], gpus=8)
-    assert rest.download_bytes == 0 and not rest.needs_pool and rest.disk_bytes < eight.disk_bytes
+    assert rest.download_bytes == 0 and not rest.pool_domains and rest.disk_bytes < eight.disk_bytes
     with pytest.raises(InputError, match="GPUs"):
         estimate(targets, steps, SHAPES["qwen3-4b"], gpus=0)
 

@@ -33,7 +33,8 @@ def build_pool(job: Job) -> dict[str, Any]:
     """Write pool.jsonl: generated problems, real files or the paper's corpora, limited to a seeded sample."""
     step = job.step
     if step.sources in CORPUS_SOURCES:
-        return copy_pool(step.sources[0], step.domain, Path(step.data_root), job.output, job.scratch, limit=step.limit,
+        root = None if step.data_root is None else Path(step.data_root)
+        return copy_pool(step.sources[0], step.domain, root, job.output, job.scratch, limit=step.limit,
                          seed=step.seed, on_progress=job.on_progress)
     if step.sources == ("synthetic",):
         examples, report = synthetic.training_pool(step.domain, step.limit, step.seed), None

@@ -53,7 +53,8 @@ class Estimate:
     disk_bytes: float
     transient_bytes: float
     download_bytes: float
-    needs_pool: bool
+    pool_domains: frozenset[str]
+    """Whose training pool is still to be made."""
     needs_fetch: bool
     needs_vllm: bool
     gated: bool
@@ -96,7 +97,7 @@ def estimate(targets: Sequence[Step], missing: Sequence[Step], shape: Shape, *, 
     stage, memory = _memory(missing, shape, model.gpus_per_training)
     kinds = {step.kind for step in missing}
     pools: list[Any] = [step for step in missing if step.kind == "pool"]
-    corpus = any("am" in pool.sources for pool in pools)
+    corpus = any("am" in pool.sources and pool.data_root is None for pool in pools)
     return Estimate(
         gpus=gpus, steps=tuple((step, model.cost(step)) for step in missing), schedule=schedule,
         shared_hours=gpu_hours(targets, model.cost), unshared_hours=gpu_hours(targets, model.cost, shared=False),
@@ -104,7 +105,7 @@ def estimate(targets: Sequence[Step], missing: Sequence[Step], shape: Shape, *, 
         disk_bytes=sum(_stored(step, shape) for step in missing) + corpus * value("corpus"),
         transient_bytes=_transient(missing, shape, gpus),
         download_bytes=("fetch" in kinds) * shape.download_bytes + corpus * value("corpus"),
-        needs_pool=bool(pools), needs_fetch="fetch" in kinds, gated=shape.gated,
+        pool_domains=frozenset(pool.domain for pool in pools), needs_fetch="fetch" in kinds, gated=shape.gated,
         needs_vllm=any(getattr(step, "backend", "") == "vllm" for step in missing))
 
 

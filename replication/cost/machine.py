@@ -8,6 +8,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
+from replication.corpora import sources
 from replication.cost.estimate import Estimate
 from replication.plan import Request
 from replication.provenance import gpu_names
@@ -60,9 +61,12 @@ def _disk(estimate: Estimate, store_root: Path) -> str | None:
 
 
 def _data(estimate: Estimate, request: Request) -> str | None:
-    if not estimate.needs_pool or request.data_root is not None:
+    """Math and code can be filtered from the hub's corpus on the way; logic needs a teacher before."""
+    if "logic" not in estimate.pool_domains:
         return None
-    return "training data: no data root; name one with --data-root DIR or WMSS_DATA_ROOT (layout: docs/data.md)"
+    if sources.find("logic", "logic", request.data_root, hashing=False) is not None:
+        return None
+    return f"training data: {sources.how_to_get('logic', 'logic', request.data_root)}"
 
 
 def _token(estimate: Estimate, request: Request) -> str | None:
