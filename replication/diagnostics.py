@@ -221,7 +221,8 @@ def theory_plots(pairs: Mapping[str, Measured]) -> list[dict[str, Any]]:
         for quantity, words in (("weak_less_confident", "weak model less confident"), ("condition", "condition holds")):
             entry = found["statistics"][quantity]
             points = [_point(point["x"], entry) for point in series["points"]]
-            bounds.append({"name": f"{series['name']}: {words}", "kind": "reference", "points": points})
+            bounds.append({"name": f"{series['name']}: {words}", "kind": "reference", "of": series["name"],
+                           "points": points})
     gradient = [_grid_series(name, found, "strong_gradient_exceeds_sft") for name, found in whole.items()]
     axes = "λ", "tokens (%)"
     return [plot("theory-negative-mass", "Tokens whose negative mass grows under the mixture", *axes, growth + bounds),

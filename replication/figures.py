@@ -2,7 +2,7 @@
 
 The same plot gives the same bytes on the same matplotlib: ids are salted with the plot's own, nothing is dated. Text
 stays text. Colours are Okabe and Ito's, which the colour-blind can tell apart; series also differ by marker, the
-paper's are dashed grey, references thin black broken lines.
+paper's are dashed grey, references thin broken lines, in the colour of the series they are `of` or black.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ DOTS_PER_INCH = 200
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5B4B8A", "#7A6A00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BROKEN: tuple[Any, ...] = (":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 3)))
-"""Lines of references, which are all black."""
+"""Lines of references: of the first of a series, of the second, and so on."""
 _GREY = "#6b6b6b"
+_BLACK = "#222222"
 _MAX_NAME = 44
 _RC = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -146,25 +147,27 @@ def _categories(series: list[Plot]) -> list[str]:
 def _draw_series(axes: Any, plot: Plot, series: list[Plot], names: list[str]) -> None:
     categories = _categories(series) if plot["x"].get("scale") == "category" else None
     measured = [entry for entry in series if entry.get("kind", "measured") == "measured"]
+    colours = {entry["name"]: PALETTE[place % 8] for place, entry in enumerate(measured)}
     drawn: dict[str, int] = {}
     for entry, name in zip(series, names, strict=True):
-        kind = entry.get("kind", "measured")
-        number = drawn[kind] = drawn.get(kind, -1) + 1
+        kind, of = entry.get("kind", "measured"), entry.get("of", "")
+        number = drawn[kind + of] = drawn.get(kind + of, -1) + 1
         spread = 0.07 * (number - (len(measured) - 1) / 2) if kind == "measured" else 0.0
         points = list(_points(entry))
         if categories is None:
             points.sort(key=lambda point: point["x"])
         xs = [point["x"] if categories is None else categories.index(str(point["x"])) + spread for point in points]
-        _draw_one(axes, xs, points, name, kind, number)
+        _draw_one(axes, xs, points, name, kind, number, colours.get(of, _BLACK))
 
 
-def _draw_one(axes: Any, xs: list[float], points: list[Plot], name: str, kind: str, number: int) -> None:
+def _draw_one(axes: Any, xs: list[float], points: list[Plot], name: str, kind: str, number: int,
+              reference_colour: str) -> None:
     ys = [point["y"] for point in points]
     if kind == "paper":
         style: dict[str, Any] = {"color": _GREY, "linestyle": "--", "marker": MARKERS[number % 8],
                                  "markerfacecolor": "white"}
     elif kind == "reference":
-        style = {"color": "#222222", "linestyle": BROKEN[number % len(BROKEN)], "linewidth": 1.1,
+        style = {"color": reference_colour, "linestyle": BROKEN[number % len(BROKEN)], "linewidth": 1.1,
                  "marker": MARKERS[number % 8] if len(xs) == 1 else ""}
     else:
         style = {"color": PALETTE[number % 8], "marker": MARKERS[number % 8]}

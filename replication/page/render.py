@@ -122,7 +122,7 @@ def _plot(file: str, plot: figures.Plot, drawn: Mapping[str, Drawing]) -> dict[s
 
     svg = Markup(figures.inline(drawn[file].svg, file, plot["title"])) if file in drawn else None
     kinds = {series.get("kind", "measured") for series in plot["series"]}
-    legend = [text for kind, text in (("paper", "dashed grey: the paper's"), ("reference", "thin black: reference"))
+    legend = [text for kind, text in (("paper", "dashed grey: the paper's"), ("reference", "thin broken: reference"))
               if kind in kinds]
     if any(point.get("low") is not None for series in plot["series"] for point in series["points"]):
         legend.append("bars or bands: 95 % intervals")
@@ -148,7 +148,19 @@ def _template(name: str) -> Any:
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["breakable"] = _breakable
+    environment.filters["with_code"] = _with_code
     return environment.get_template(name)
+
+
+def _with_code(text: str) -> Any:
+    """Set what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a lone backtick is one
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else escape(part)
+                           for i, part in enumerate(parts))
 
 
 def _breakable(text: str) -> Any:

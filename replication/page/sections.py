@@ -31,7 +31,7 @@ _MORE = (
     Section(name="figure5", place="Figure 5", title="Weak-strong entropy separation"),
     Section(name="theory", place="Theory", title="The paper's theorem and corollaries on real checkpoints"),
     Section(name="ambiguities", place="Ambiguities", title="What the readings of the paper change"),
-    Section(name="overlap", place="Overlap", title="Overlap of training pools and benchmarks"),
+    Section(name="overlap", place="Overlap", title="Overlap of training pools and benchmarks", optional=True),
     Section(name="compare", place="Comparison", title="Own methods", optional=True),
     Section(name="audit", place="Audit", title="The paper's own numbers, recomputed", of_the_paper=True),
 )

@@ -41,6 +41,7 @@ class TableView:
     """One table as printed."""
 
     columns: list[str]
+    """Names, without a group's own name where that stands above them."""
     groups: list[tuple[str, int]]
     """(title, how many columns) above the column heads; empty where there is nothing to group."""
     blocks: list[Block]
@@ -67,8 +68,9 @@ def table_view(content: Content) -> TableView:
         by_place = {(cell["row"], cell["column"]): _cell(cell, unit, marks) for cell in chosen}
         rows = list(dict.fromkeys(cell["row"] for cell in chosen))
         blocks.append(Block(title=title, rows=[(row, [by_place.get((row, c)) for c in columns]) for row in rows]))
+    groups = [] if in_rows else _column_groups(cells, columns)
     return TableView(
-        columns=columns, groups=[] if in_rows else _column_groups(cells, columns), blocks=blocks, unit=unit,
+        columns=_heads(columns, groups), groups=groups, blocks=blocks, unit=unit,
         reasons=[(mark, f"{status}: {reason}") for (status, reason), mark in marks.items()],
         judgements=[_judgement(cell) for cell in cells if cell.get("judgement")],
         comparisons=[_comparison(c, unit) for c in content.get("comparisons") or []],
@@ -102,6 +104,11 @@ def _column_groups(cells: list[Content], columns: list[str]) -> list[tuple[str, 
         else:
             heads.append((group_of[column], 1))
     return heads if len(heads) > 1 else []
+
+
+def _heads(columns: list[str], groups: list[tuple[str, int]]) -> list[str]:
+    above = [title for title, span in groups for _ in range(span)] or [""] * len(columns)
+    return [column.removeprefix(f"{title} ") for column, title in zip(columns, above, strict=True)]
 
 
 def _marks(cells: list[Content]) -> dict[tuple[str, str], str]:
