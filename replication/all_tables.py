@@ -19,7 +19,7 @@ from replication.cli import Options, models
 from replication.display import clock
 from replication.models import model_named
 from replication.results import Content, contents, write
-from replication.run import RunReport
+from replication.run import WHICH_FAILED, RunReport
 from replication.running import Prepared, execute_plan, only_planned, prepare, try_out_own
 from replication.store import Store
 
@@ -98,9 +98,10 @@ def _say(written: list[tuple[Content, Path]]) -> None:
         states = Counter(cell["status"] for cell in content["cells"])
         counted = ", ".join(f"{states[name]} {name}" for name in ("measured", "missing", "failed") if states[name])
         print(f"  {content['place']:<12} {counted:<38} {path}")
-    reasons = {cell["reason"] for content, _ in written for cell in content["cells"] if cell["status"] == "failed"}
-    for reason in sorted(reasons):
-        print(f"  failed: {reason}")
+    roots = Counter(cell["reason"].rpartition(WHICH_FAILED)[2] for content, _ in written for cell in content["cells"]
+                    if cell["status"] == "failed")
+    for reason, count in roots.most_common():
+        print(f"  failed ({count} cell{'s' * (count > 1)}): {reason}")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ paper's are dashed grey, references thin broken lines, in the colour of the seri
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
@@ -16,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foundation.errors import StorageError
 from foundation.files import canonical_json, sha256_file, write_atomic
 
 Plot = dict[str, Any]
@@ -64,8 +66,9 @@ def drawn(plot: Plot, kept: Path | None = None) -> Drawing:
     if all(file.is_file() for file in files):
         return Drawing(files[0].read_text(encoding="utf-8"), files[1].read_bytes())
     drawing = draw(plot)
-    write_atomic(files[0], drawing.svg)
-    write_atomic(files[1], drawing.png)
+    with contextlib.suppress(StorageError):  # keeping it only saves time: a full store must not cost the page
+        write_atomic(files[0], drawing.svg)
+        write_atomic(files[1], drawing.png)
     return drawing
 
 

@@ -21,6 +21,8 @@ from replication.store import Store
 from replication.worker import ENVIRONMENT, Done, Failed, Progress, worker_main
 
 IDLE_EXIT_SECONDS = 10.0
+WHICH_FAILED = "which failed: "
+"""Stands in the reason of a step that was not run, before the reason of the one it needs."""
 
 
 @dataclass(slots=True)
@@ -178,7 +180,7 @@ class _Scheduler:
         self.shown.fail(step, failure)
         for other in list(self.pending.values()):
             if any(parent.key in self.report.failed for parent in other.parents.values()):
-                reason = f"needs {step.id} ({step.label}), which failed: {failure.reason}"
+                reason = f"needs {step.id} ({step.label}), {WHICH_FAILED}{failure.reason}"
                 self.report.failed[other.key] = Failed(other.key, reason, failure.exit_code, None)
                 self.shown.estimate.finished(other, 0.0)
                 del self.pending[other.key]

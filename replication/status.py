@@ -19,6 +19,8 @@ from replication.cli import STORE
 from replication.display import clock
 from replication.store import Store
 
+_SHOWN = 8  # interrupted steps named
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -61,9 +63,12 @@ def _unfinished(store: Store) -> None:
     running = [name for name in begun if store.is_running(name)]
     if running:
         print(f"running: {', '.join(running)}")
-    if interrupted := [name for name in begun if name not in running]:
-        print(f"interrupted (the next run goes on with them): {', '.join(interrupted)}")
-    for failure in store.failures():
+    failures = list(store.failures())
+    settled = {*running, *(failure["id"] for failure in failures)}
+    if interrupted := [name for name in begun if name not in settled]:
+        more = f" and {len(interrupted) - _SHOWN} more" if len(interrupted) > _SHOWN else ""
+        print(f"interrupted (the next run goes on with them): {', '.join(interrupted[:_SHOWN])}{more}")
+    for failure in failures:
         print(f"failed: {failure['label']} ({failure['id']}): {failure['reason']}")
     aside = sum(path.stat().st_size for path in store.root.glob(".damaged/**/*") if path.is_file())
     if aside:

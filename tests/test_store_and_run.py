@@ -10,13 +10,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from fake_steps import Break, Write, read
 
 from foundation.errors import ArtifactError, InputError, StorageError
+from replication.all_tables import _say
 from replication.run import missing_steps, run_steps
+from replication.status import Options, status
 from replication.steps import closure, minor_version
 from replication.store import Store
 
@@ -112,6 +115,26 @@ def test_a_failed_step_takes_only_its_descendants_with_it(store, how, code, word
     assert words in report.failed[bad.key].reason and bad.id in report.failed[child.key].reason
     assert store.is_done(other) and not store.is_done(child) and not store.is_done(bad)
     assert not store.folder(bad).exists()
+
+
+def test_status_tells_what_failed_from_what_was_interrupted(store, capsys):
+    failing, killed = Break(how="mistake"), Write(text="half")
+    run_steps([failing], store, jobs=1)
+    for number in range(10):
+        store.building_folder(Write(text=f"half {number}"))
+    store.building_folder(killed)
+    status(Options(store=store.root))
+    said = capsys.readouterr().out
+    assert f"failed: {failing.label} ({failing.id})" in said
+    (line,) = [line for line in said.splitlines() if line.startswith("interrupted")]
+    assert failing.id not in line and line.endswith(" and 3 more")
+
+
+def test_many_cells_lost_to_one_failure_are_told_in_one_line(capsys):
+    cells = [{"status": "failed", "reason": reason} for reason in
+             ("no space left", "needs b (train), which failed: needs a (train), which failed: no space left", "other")]
+    _say([({"place": "Table 1", "cells": cells}, Path("table1.json"))])
+    assert capsys.readouterr().out.splitlines()[1:] == ["  failed (2 cells): no space left", "  failed (1 cell): other"]
 
 
 def test_two_processes_that_want_one_step_run_it_once(store, tmp_path):
