@@ -22,6 +22,7 @@ from replication.diagnostic_steps import LogitStatistics, TheoryStatistics
 from replication.models import MODELS
 from replication.plan import Planner, Request
 from replication.provenance import hardware
+from replication.sample_steps import GradeSamples, SampleAnswers
 from replication.scales import SCALES
 from replication.store import Store
 from replication.worker import Job, execute
@@ -29,9 +30,9 @@ from replication.worker import Job, execute
 CASES = Path(__file__).parent / "cases" / "recorded_outputs.json"
 KINDS = ("pretrain", "pool", "problems", "train", "entropy", "select", "generate", "grade", "subset", "rollouts",
          "rollout-grades", "pairs", "hints", "targets", "train-pairs", "snapshot", "logit-statistics",
-         "theory")
+         "theory", "samples", "sample-grades")
 FLOATS = ("pretrain", "train", "entropy", "train-pairs", "targets", "logit-statistics", "theory")
-SAMPLED = ("generate", "rollouts")
+SAMPLED = ("generate", "rollouts", "samples")
 
 
 def outputs(folder):
@@ -58,7 +59,32 @@ def outputs(folder):
     }
     summary = {kind: {"version": step.version, "output": read(store.use(step))} for kind, (step, read) in found.items()}
     summary["select"] = {"version": steps.SelectActive.version, "output": _selected(folder, wmss.examples)}
-    return summary | _from_replies(folder, plan, store) | _measured(plan, store)
+    return summary | _from_replies(folder, plan, store) | _measured(plan, store) | _sampled(folder, plan, store, grade)
+
+
+def _sampled(folder, plan, store, grade):
+    """Two sampled answers of M0 to each problem, and verdicts on answers written by hand."""
+    from replication.actions.samples import grade_samples
+
+    answers = SampleAnswers(checkpoint=plan.base(), problems=grade.problems, prompt=plan.prompt, n=2, temperature=0.7,
+                            top_p=0.95, max_new_tokens=6, max_prompt_tokens=96, batch_size=4, compute_dtype="float32",
+                            seed=0, backend="hf")
+    execute(answers, store, lambda *_, **__: None)
+    graded = GradeSamples(records=answers, problems=grade.problems, grader_version=grade.grader_version)
+    problems = store.use(grade.problems)
+    inputs, output = {"problems": problems, "records": folder / "written"}, folder / "sample-grades"
+    inputs["records"].mkdir()
+    output.mkdir()
+    write_jsonl(inputs["records"] / "records.jsonl", (
+        {"id": row["id"], "sample": sample, "text": text, "finish_reason": "stop", "new_tokens": 9, "prompt_tokens": 9}
+        for row in _rows(problems / "problems.jsonl")
+        for sample, text in enumerate((f"<answer>\\boxed{{{row['gold']}}}</answer>", "<answer>\\boxed{-7}</answer>",
+                                       ""))))
+    grade_samples(Job(graded, inputs, output, folder, lambda fraction: None))
+    return {"samples": {"version": answers.version,
+                        "output": [row["text"] for row in _rows(store.use(answers) / "records.jsonl")]},
+            "sample-grades": {"version": graded.version,
+                              "output": [[row["sample"], row["outcome"]] for row in _rows(output / "verdicts.jsonl")]}}
 
 
 def _measured(plan, store):
