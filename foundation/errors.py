@@ -19,6 +19,10 @@ class PrerequisiteError(SuiteError, RuntimeError):
     """Something the machine lacks: hardware, a package, a data file. The message names how to get it."""
 
 
+class UnreachableError(PrerequisiteError):
+    """A server that does not answer: whatever else it is asked will fail in the same way."""
+
+
 class ArtifactError(SuiteError, RuntimeError):
     """A stored artifact that is damaged, incomplete or from another version."""
 

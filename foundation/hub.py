@@ -1,38 +1,63 @@
 """Fetching from the Hugging Face hub, pinned: the first fetch records commit and sha256, every later one checks them.
 
-Files go to the hub client's own cache (HF_HOME). Nothing is imported from the client before it is needed.
+Files go to the hub client's own cache (HF_HOME), which shows a file only when it is whole. A connection that is cut
+goes on where it broke; a process that is killed begins the file in work again, and finished files are kept. Nothing is
+imported from the client before it is needed.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from foundation.errors import PrerequisiteError
-from foundation.files import sha256_file, storage_error
+from foundation.errors import InputError
+from foundation.files import sha256_file
+from foundation.hub_errors import Asked, explained
 from foundation.locks import LOCK_PATH, RepoType, hub_entry, record_hub_file, record_hub_revision
-from foundation.records import verify_sha256
+
+ATTEMPTS = 3
+"""At a file whose connection broke in a way that the client does not resume by itself."""
+ABANDONED_SECONDS = 3600
+"""Since a partial file was last written: a download that lives writes every few seconds."""
+_BROKEN = ("ReadError", "ReadTimeout", "RemoteProtocolError", "WriteError")
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def fetch(repo_id: str, filename: str, *, repo_type: RepoType, lock: Path = LOCK_PATH) -> Path:
+def fetch(repo_id: str, filename: str, *, repo_type: RepoType, lock: Path = LOCK_PATH,
+          on_progress: Callable[[float], None] | None = None) -> Path:
     """Return the local path of a hub file, fetched at the recorded commit or, the first time, at the newest.
 
+    Args:
+        repo_id: `owner/name`.
+        filename: within the repository.
+        repo_type: model or dataset.
+        lock: the lock file.
+        on_progress: told the fraction of this file that is here; None: the client shows a bar of its own.
+
     Raises:
-        PrerequisiteError: the hub cannot be reached, or does not give the file.
-        InputError: the content differs from the recorded hash.
+        PrerequisiteError: the hub cannot be reached, or does not give the file; the message says how to get it.
+        InputError: the content differs from the recorded hash; it was then removed from the cache.
         StorageError: no space for it.
     """
     entry = hub_entry(repo_id, lock)
     pinned = entry.revision if entry else None
+    asked = Asked(repo_id=repo_id, repo_type=repo_type, what=filename, pinned=pinned, lock=lock)
     expected = entry.files.get(filename) if entry else None
-    path = _cached(repo_id, filename, repo_type, pinned) if pinned else None
+    path = _cached(asked) if pinned else None
     revision = pinned or ""
     if path is None:
-        path, revision = _download(repo_id, filename, repo_type, pinned)
-    if expected is not None:
-        verify_sha256(path, expected)
-    else:
-        record_hub_file(repo_id, filename, repo_type=repo_type, revision=revision, sha256=sha256_file(path), lock=lock)
+        path, revision = _download(asked, on_progress)
+    found = sha256_file(path)
+    if (should_be := expected or _published_sha256(path) or found) != found:
+        raise _refused(path, asked, should_be, found, recorded=expected is not None)
+    if expected is None:
+        record_hub_file(repo_id, filename, repo_type=repo_type, revision=revision, sha256=found, lock=lock)
     return path
 
 
@@ -40,7 +65,7 @@ def pinned_revision(repo_id: str, repo_type: RepoType, lock: Path = LOCK_PATH) -
     """Return the recorded commit of a repository; asks the hub for the newest and records it where there is none.
 
     Raises:
-        PrerequisiteError: the hub cannot be reached.
+        PrerequisiteError: the hub cannot be reached, or has no such repository.
     """
     entry = hub_entry(repo_id, lock)
     if entry is not None and entry.revision is not None:
@@ -50,7 +75,8 @@ def pinned_revision(repo_id: str, repo_type: RepoType, lock: Path = LOCK_PATH) -
     try:
         revision = str(HfApi().repo_info(repo_id, repo_type=repo_type).sha)
     except _failures() as error:
-        raise _unreachable(repo_id, "the newest commit", repo_type, error) from error
+        raise explained(error, Asked(repo_id=repo_id, repo_type=repo_type, what="the newest commit", pinned=None,
+                                     lock=lock)) from error
     record_hub_revision(repo_id, repo_type=repo_type, revision=revision, lock=lock)
     return revision
 
@@ -62,36 +88,107 @@ def _failures() -> tuple[type[Exception], ...]:
     return (EntryNotFoundError, *cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__))
 
 
-def _cached(repo_id: str, filename: str, repo_type: RepoType, revision: str) -> Path | None:
+def _cached(asked: Asked) -> Path | None:
     """A pinned file that is already here needs no network."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(str(hf_hub_download(repo_id, filename, repo_type=repo_type, revision=revision,
+        return Path(str(hf_hub_download(asked.repo_id, asked.what, repo_type=asked.repo_type, revision=asked.pinned,
                                         local_files_only=True)))
     except LocalEntryNotFoundError:
         return None
 
 
-def _download(repo_id: str, filename: str, repo_type: RepoType, pinned: str | None) -> tuple[Path, str]:
-    from huggingface_hub import HfApi, constants, hf_hub_download
+def _download(asked: Asked, on_progress: Callable[[float], None] | None) -> tuple[Path, str]:
+    from huggingface_hub import HfApi, hf_hub_download
 
+    _remove_abandoned(asked)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            # Asked first also for a pinned commit: without a network this fails at once, a download after 20 s.
+            revision = str(HfApi().repo_info(asked.repo_id, repo_type=asked.repo_type, revision=asked.pinned).sha)
+            with _quiet():
+                path = hf_hub_download(asked.repo_id, asked.what, repo_type=asked.repo_type, revision=revision,
+                                       tqdm_class=None if on_progress is None else _bar(on_progress))
+            return Path(str(path)), revision
+        except _failures() as error:
+            if attempt == ATTEMPTS or not _passing(error):
+                raise explained(error, asked) from error
+            time.sleep(attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _passing(error: Exception) -> bool:
+    """Whether the same request may well succeed in a moment: the connection broke, or the server had a fault."""
+    response = getattr(error, "response", None)
+    return type(error).__name__ in _BROKEN or (response is not None and response.status_code >= 500)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the client's log of broken connections off the screen: it repeats addresses that hold a signature."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        # Asked first also for a pinned commit: without a network this fails at once, a download after 20 s of retries.
-        revision = str(HfApi().repo_info(repo_id, repo_type=repo_type, revision=pinned).sha)
-        return Path(str(hf_hub_download(repo_id, filename, repo_type=repo_type, revision=revision))), revision
-    except _failures() as error:
-        storage = storage_error(error, Path(constants.HF_HUB_CACHE)) if isinstance(error, OSError) else None
-        raise storage or _unreachable(repo_id, filename, repo_type, error) from error
+        yield
+    finally:
+        logger.setLevel(before)
 
 
-def _unreachable(repo_id: str, filename: str, repo_type: RepoType, error: Exception) -> PrerequisiteError:
-    instead = (
-        "without the hub, name a folder with the data files: --data-root DIR or WMSS_DATA_ROOT"
-        if repo_type == "dataset"
-        else "fetch it on a machine that reaches the hub and set HF_HOME to that cache (a gated model also needs its "
-        "licence accepted and `hf auth login`)"
-    )
-    return PrerequisiteError(f"cannot fetch {filename} of the hub {repo_type} {repo_id}: "
-                             f"{type(error).__name__}: {str(error).strip()}; {instead}")
+def _bar(on_progress: Callable[[float], None]) -> type[Any]:
+    """Return the bar that the client moves: it shows nothing and passes the fraction on."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings | {"disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0
+            if self.total:
+                on_progress(min(1.0, self.n / self.total))
+            return None
+
+    return Bar
+
+
+def _repository_folder(asked: Asked) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"{asked.repo_type}s--{asked.repo_id.replace('/', '--')}"
+
+
+def _remove_abandoned(asked: Asked) -> None:
+    """Delete what killed downloads left: the client never goes on with it, and a shard is several gigabytes."""
+    with contextlib.suppress(OSError):
+        for part in (_repository_folder(asked) / "blobs").glob("*.incomplete"):
+            if time.time() - part.stat().st_mtime > ABANDONED_SECONDS:
+                part.unlink()
+
+
+def _published_sha256(path: Path) -> str | None:
+    """Return the sha256 under which the hub stores a large file: the client names its copy so and does not check."""
+    name = path.resolve().name
+    return name if _SHA256.fullmatch(name) else None
+
+
+def _refused(path: Path, asked: Asked, expected: str, found: str, *, recorded: bool) -> InputError:
+    """Remove a file with the wrong content, so that nobody reads it; return the error."""
+    size = path.stat().st_size
+    try:
+        link = path
+        while link.is_symlink():  # a snapshot is a link to a blob, which may be a link to a store that caches share
+            target = link.parent / os.readlink(link)
+            link.unlink()
+            link = target
+        link.unlink(missing_ok=True)
+        left = "It was removed from the cache: rerun to fetch it again"
+    except OSError as error:
+        left = f"It could not be removed from the cache ({error.strerror}): delete {path}"
+    who = f"{asked.lock} records" if recorded else "the hub announces"
+    accept = f"; to accept another version, set its entry in {asked.lock} to null" if recorded else ""
+    return InputError(f"{asked.what} of the hub {asked.repo_type} {asked.repo_id} is not the recorded file: sha256 "
+                      f"expected {expected} ({who}), found {found} ({size} bytes). {left}. If it comes the same again, "
+                      f"a proxy or mirror (HF_ENDPOINT) may serve something else{accept}")

@@ -10,19 +10,15 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.benchmarks.fetching import benchmark_problems
 from foundation import locks
 from foundation.errors import InputError, PrerequisiteError, StorageError
 from foundation.files import sha256_file
-from foundation.hub import fetch, pinned_revision
 from foundation.locks import LOCK_PATH, check_data_file, expected_sha256, hub_entry, record_hub_file
 from replication.data.real import SOURCES
 
@@ -117,96 +113,6 @@ def test_full_disk_leaves_the_lock_as_it_was(lock, monkeypatch):
     with pytest.raises(StorageError, match="no space"):
         record_hub_file("o/r", "f", repo_type="model", revision=COMMIT, sha256="1" * 64, lock=lock)
     assert lock.read_bytes() == before and list(lock.parent.iterdir()) == [lock]
-
-
-class FakeHub:
-    """Stands in for the client's two calls, with their very signatures (autospec refuses any other argument)."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
-        import huggingface_hub
-        from huggingface_hub import HfApi, hf_hub_download
-
-        self.root, self.commit, self.online = root, COMMIT, True
-        self.files: dict[str, bytes] = {}
-        self.download = mock.create_autospec(hf_hub_download, side_effect=self._download)
-        self.info = mock.create_autospec(HfApi.repo_info, side_effect=self._info)
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
-        monkeypatch.setattr(HfApi, "repo_info", self.info)
-
-    def _info(self, api, repo_id, *, revision=None, **_):
-        self._need_network()
-        return SimpleNamespace(sha=revision or self.commit)
-
-    def _download(self, repo_id, filename, *, revision=None, local_files_only=False, **_):
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        path = self.root / repo_id / str(revision) / filename
-        if not path.exists():
-            if local_files_only:
-                raise LocalEntryNotFoundError("not cached")
-            self._need_network()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.files[filename])
-        return str(path)
-
-    def _need_network(self):
-        if not self.online:
-            from huggingface_hub.errors import HfHubHTTPError
-
-            # What the client really raises without a network: its HTTP library's error, not one of its own.
-            http_error = HfHubHTTPError.__bases__[0]
-            raise http_error("Name or service not known")
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    return FakeHub(tmp_path / "cache", monkeypatch)
-
-
-def test_first_fetch_records_and_later_ones_verify(hub, lock):
-    hub.files["f.bin"] = b"one"
-    path = fetch("o/r", "f.bin", repo_type="dataset", lock=lock)
-    entry = hub_entry("o/r", lock)
-    assert entry and entry.revision == COMMIT and entry.files == {"f.bin": hashlib.sha256(b"one").hexdigest()}
-    hub.commit, hub.online = OTHER, False
-    # The pin holds although the repository moved on, and what is cached needs no network.
-    assert fetch("o/r", "f.bin", repo_type="dataset", lock=lock) == path
-    path.write_bytes(b"two")
-    with pytest.raises(InputError, match=r"f\.bin is not the recorded file"):
-        fetch("o/r", "f.bin", repo_type="dataset", lock=lock)
-
-
-def test_a_revision_is_pinned_before_anything_is_fetched(hub, lock):
-    assert pinned_revision("o/r", "model", lock=lock) == COMMIT
-    hub.commit, hub.online = OTHER, False
-    assert pinned_revision("o/r", "model", lock=lock) == COMMIT
-    with pytest.raises(PrerequisiteError, match="cannot fetch"):
-        pinned_revision("o/other", "model", lock=lock)
-
-
-def test_second_file_comes_from_the_recorded_commit(hub, lock):
-    hub.files |= {"f": b"1", "g": b"2"}
-    fetch("o/r", "f", repo_type="model", lock=lock)
-    hub.commit = OTHER
-    assert COMMIT in str(fetch("o/r", "g", repo_type="model", lock=lock))
-
-
-@pytest.mark.parametrize(("repo_type", "advice"), [("dataset", "--data-root"), ("model", "HF_HOME")])
-def test_offline_is_a_prerequisite_with_what_to_do(hub, lock, repo_type, advice):
-    hub.online = False
-    before = lock.read_bytes()
-    with pytest.raises(PrerequisiteError, match=rf"cannot fetch f of the hub {repo_type} o/r: .*not known.*{advice}"):
-        fetch("o/r", "f", repo_type=repo_type, lock=lock)
-    assert lock.read_bytes() == before
-
-
-def test_benchmark_comes_from_the_hub_without_a_data_root(hub, lock):
-    entry = replace(BENCHMARKS["aime2025"], expected_count=3)
-    rows = [json.dumps({"question": f"q{n}", "answer": str(n)}) for n in range(3)]
-    hub.files |= {"aime2025-I.jsonl": "\n".join(rows[:2]).encode(), "aime2025-II.jsonl": rows[2].encode()}
-    assert [problem.gold for problem in benchmark_problems(entry, None, lock)] == ["0", "1", "2"]
-    with pytest.raises(PrerequisiteError, match="MAWPS: no hub copy"):
-        benchmark_problems(BENCHMARKS["mawps"], None, lock)
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed():

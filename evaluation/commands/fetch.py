@@ -12,7 +12,7 @@ from pathlib import Path
 
 from evaluation.benchmarks import BENCHMARKS, benchmark, load_files
 from evaluation.benchmarks.fetching import fetch_files
-from foundation.errors import PrerequisiteError, SuiteError
+from foundation.errors import SuiteError, UnreachableError
 from foundation.locks import LOCK_PATH
 
 
@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     """Run the command.
 
     Raises:
-        PrerequisiteError: the hub cannot be reached.
+        PrerequisiteError: the hub cannot be reached, or does not give a file.
         InputError: what was fetched is not what the lock file records, or not the expected problems.
     """
     parser = argparse.ArgumentParser(prog="python -m evaluation fetch", description=__doc__,
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         except SuiteError as error:
             failed.append(error)
             print(f"{entry.title:<10} FAILED: {error}", file=sys.stderr)
-            if isinstance(error, PrerequisiteError) and len(failed) == 1 and not options.benchmark:
+            if isinstance(error, UnreachableError) and not options.benchmark:
                 break  # no network: the others would only say so again
             continue
         print(f"{entry.title:<10} {len(problems)} problems: {', '.join(map(str, paths))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def fetch_model(job: Job) -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise PrerequisiteError(f"{where} needs a CUDA GPU, and this build of torch ({torch.__version__}) finds none; "
                                 "install a CUDA build of torch that fits the driver")
-    return _from_hub(where, job.step.chat_template, job.output / "checkpoint")
+    return from_hub(where, job.step.chat_template, job.output / "checkpoint", on_progress=job.on_progress)
 
 
 def _from_gguf(where: str, folder: Path) -> dict[str, Any]:
@@ -102,15 +103,24 @@ def _from_gguf(where: str, folder: Path) -> dict[str, Any]:
     return {"parameters": model.num_parameters(), "file": found[0].name, "vocabulary": len(tokenizer)}
 
 
-def _from_hub(repo_id: str, chat_template: str | None, folder: Path) -> dict[str, Any]:
-    """Fetch every file the weights need, at the recorded commit, and save them as a plain checkpoint."""
-    config = hub.fetch(repo_id, "config.json", repo_type="model")
+def from_hub(repo_id: str, chat_template: str | None, folder: Path, *, lock: Path = locks.LOCK_PATH,
+             on_progress: Callable[[float], None] = lambda fraction: None) -> dict[str, Any]:
+    """Fetch every file the weights need, at the recorded commit, and save them as a plain checkpoint.
+
+    Raises:
+        PrerequisiteError, InputError, StorageError: as for `foundation.hub.fetch`.
+    """
+    def fetch(name: str, progress: Callable[[float], None] = lambda fraction: None) -> Path:
+        return hub.fetch(repo_id, name, repo_type="model", lock=lock, on_progress=progress)
+
+    config = fetch("config.json")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        hub.fetch(repo_id, name, repo_type="model")
-    index = hub.fetch(repo_id, "model.safetensors.index.json", repo_type="model")
-    for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
-        hub.fetch(repo_id, shard, repo_type="model")
-    entry = locks.hub_entry(repo_id)
+        fetch(name)
+    index = json.loads(fetch("model.safetensors.index.json").read_text(encoding="utf-8"))
+    shards = sorted(set(index["weight_map"].values()))
+    for number, shard in enumerate(shards):
+        fetch(shard, lambda fraction, done=number: on_progress((done + fraction) / len(shards)))  # type: ignore[misc]
+    entry = locks.hub_entry(repo_id, lock)
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.parent, local_files_only=True)
     if chat_template is not None and tokenizer.chat_template is None:
         tokenizer.chat_template = chat_template
