@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
@@ -53,6 +53,9 @@ class Options:
     """Worker processes (default: as many as fit the cores). Does not change results."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
+    backend: Literal["auto", "hf", "vllm"] = "auto"
+    """What generates answers and rollouts: auto takes vllm for models of paper scale, hf for all others. Texts of the
+    two differ by rounding, so it is part of what is computed."""
     gpus: Annotated[int, tyro.conf.arg(metavar="N")] = 8
     """GPUs that the plan's estimate at paper scale is for. Does not change what is run."""
     unsafe_code_execution: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

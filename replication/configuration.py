@@ -14,6 +14,7 @@ from typing import Literal, get_type_hints
 from baselines import METHODS
 from baselines.interface import Method
 from baselines.settings import DataSettings, LossSettings, TrainingSettings
+from evaluation.backends.interface import Engine
 from foundation.errors import InputError
 from foundation.prompts import Domain, PromptFormat, system_prompt
 from replication.models import Model
@@ -39,6 +40,7 @@ class EvaluationSettings:
     max_prompt_tokens: int = 4096
     batch_size: int = 64
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    backend: Literal["hf", "vllm"] = "hf"
 
     def __post_init__(self) -> None:
         """Refuse sizes below one (InputError)."""
@@ -98,6 +100,8 @@ class Configuration:
     prompt: PromptSettings = PromptSettings()
     rollouts: RolloutSettings = RolloutSettings()
     eval: EvaluationSettings = EvaluationSettings()
+    engine: Engine = Engine()
+    """How a vLLM engine uses its GPUs; moves no text but by rounding."""
     pretrain: PretrainingSettings | None = None
     methods: tuple[str, ...] = ()
     """Changes of methods' settings, `section.field=value`; the methods' own files hold the defaults."""

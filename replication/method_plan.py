@@ -168,7 +168,8 @@ class MethodPlan:
             top_k=phase.top_k, top_p=phase.top_p, max_tokens=phase.max_tokens or configuration.data.max_length,
             max_new_tokens=phase.max_new_tokens, batch_size=configuration.rollouts.batch_size,
             compute_dtype=configuration.train.compute_dtype, seed=planner.seed,
-            backend=configuration.rollouts.backend, of=phase.of, threads=planner.scale.threads,
+            backend=configuration.rollouts.backend, engine=configuration.engine, of=phase.of,
+            threads=planner.scale.threads,
             hint_seconds=planner.hint("rollouts") * phase.n / 4,
         )
 

@@ -263,8 +263,8 @@ class Planner:
             checkpoint=self.checkpoint(row, at), problems=problems, prompt=self.prompt,
             max_new_tokens=evaluation.max_new_tokens or benchmark(name).max_new_tokens,
             max_prompt_tokens=evaluation.max_prompt_tokens, batch_size=evaluation.batch_size,
-            compute_dtype=evaluation.compute_dtype, of=title, benchmark=name, threads=self.scale.threads,
-            hint_seconds=self.hint("generate"),
+            compute_dtype=evaluation.compute_dtype, backend=evaluation.backend, engine=self.configuration.engine,
+            of=title, benchmark=name, threads=self.scale.threads, hint_seconds=self.hint("generate"),
         )
         return Grade(records=records, problems=problems, grader_version=grader_version(benchmark(name).domain),
                      unsafe_code_execution=self.request.unsafe_code_execution, of=title, benchmark=name,
@@ -280,8 +280,9 @@ class Planner:
             temperature=sampling.temperature, top_p=sampling.top_p,
             max_new_tokens=settings.eval.max_new_tokens or benchmark(name).max_new_tokens,
             max_prompt_tokens=settings.eval.max_prompt_tokens, batch_size=settings.rollouts.batch_size,
-            compute_dtype=settings.eval.compute_dtype, seed=self.seed, backend=settings.rollouts.backend, of=title,
-            benchmark=name, threads=self.scale.threads, hint_seconds=self.hint("samples"))
+            compute_dtype=settings.eval.compute_dtype, seed=self.seed, backend=settings.eval.backend,
+            engine=settings.engine, of=title, benchmark=name, threads=self.scale.threads,
+            hint_seconds=self.hint("samples"))
         return GradeSamples(records=records, problems=problems, grader_version=grader_version(benchmark(name).domain),
                             of=title, benchmark=name, hint_seconds=self.hint("grade"))
 

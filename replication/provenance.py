@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy",
-            "math-verify", "latex2sympy2-extended", "sympy", "wmss-replication")
+            "math-verify", "latex2sympy2-extended", "sympy", "vllm", "wmss-replication")
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Any
 
 from baselines.settings import DataSettings, TrainingSettings
 from baselines.user_methods import Handle
+from evaluation.backends.interface import Engine
 from foundation.prompts import PromptFormat
 from replication.steps import GRADING_LIBRARIES, NOT_IDENTITY, TRAINING_LIBRARIES, Step
 
@@ -70,6 +71,7 @@ class SampleReplies(Step):
     seed: int
     backend: str = "hf"
     """Part of the identity: backends draw from streams of their own."""
+    engine: Engine = field(default=Engine(), metadata=NOT_IDENTITY)
     of: str = field(default="", metadata=NOT_IDENTITY)
 
     @property

@@ -11,6 +11,7 @@ from baselines.method_registry import methods_at_hand
 from baselines.user_methods import outside
 from evaluation.benchmarks import benchmark
 from foundation.errors import InputError
+from replication.backends import require_backends
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
 from replication.declarations import FINAL, Line, Table
@@ -102,15 +103,21 @@ def only_planned(runs: Sequence[TableRun], store: Store, options: Options) -> bo
 
 
 def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> RunReport:
-    """Bring every target of every table into the store."""
+    """Bring every target of every table into the store.
+
+    Raises:
+        PrerequisiteError: a backend that is to generate cannot run here; nothing was run.
+    """
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
+    require_backends(missing_steps(targets, store))
     damaged = store.repair_all(targets) if options.repair else []
     return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs))
 
 
 def _request(model: Model, options: Options, registry: dict[str, type[Method]]) -> Request:
     scale = SCALES[model.scale]
-    configuration = with_changes(scale.configuration, list(options.set), registry)
+    chosen = () if options.backend == "auto" else [f"{part}.backend={options.backend}" for part in ("eval", "rollouts")]
+    configuration = with_changes(scale.configuration, [*chosen, *options.set], registry)
     _check_numbers(options, configuration)
     return Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                    limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from evaluation.backends.interface import Engine
 from foundation.prompts import PromptFormat
 from replication.steps import GRADING_LIBRARIES, NOT_IDENTITY, Step
 
@@ -31,6 +32,7 @@ class SampleAnswers(Step):
     seed: int
     backend: str
     """Part of the identity: backends draw from streams of their own."""
+    engine: Engine = field(default=Engine(), metadata=NOT_IDENTITY)
     of: str = field(default="", metadata=NOT_IDENTITY)
     benchmark: str = field(default="", metadata=NOT_IDENTITY)
 

@@ -115,7 +115,8 @@ SCALES: dict[str, Scale] = {
             configuration=Configuration(
                 train=PAPER_TRAINING, second_epoch=PAPER_TRAINING,
                 data=DataSettings(max_length=integer("train.max_length")),
-                eval=EvaluationSettings(compute_dtype="bfloat16"), rollouts=RolloutSettings(backend="vllm"),
+                eval=EvaluationSettings(compute_dtype="bfloat16", backend="vllm"),
+                rollouts=RolloutSettings(backend="vllm"),
             ),
             pool_sources={"math": ("am",), "code": ("am",), "logic": ("logic",)}, pool_size={},
             benchmark_size=None, problems_source="hub",

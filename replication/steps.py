@@ -21,12 +21,17 @@ from typing import Any, ClassVar
 from baselines.selection import Selection
 from baselines.settings import DataSettings, EntropySettings, JointTraining, LoRA, LossSettings, TrainingSettings
 from baselines.user_methods import Handle
+from evaluation.backends.interface import Engine
 from foundation.files import canonical_json
 from foundation.prompts import PromptFormat
 
 NOT_IDENTITY: dict[str, Any] = {"identity": False}
+ADDED_LATER: dict[str, Any] = {"added_later": True}
+"""Of a field that a kind of step got when there were results already: its default value is left out of the identity."""
 TRAINING_LIBRARIES = ("torch", "transformers", "trl")
 GRADING_LIBRARIES = ("math-verify", "latex2sympy2-extended", "sympy")
+BACKEND_LIBRARIES = {"hf": (), "vllm": ("vllm",)}
+"""What a generation backend computes with, beside what the step names itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,8 @@ class Step:
     def settings(self) -> dict[str, Any]:
         """The step's own settings, as plain data."""
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)
-                if f.metadata.get("identity", True) and not _is_parent(getattr(self, f.name))}
+                if f.metadata.get("identity", True) and not _is_parent(getattr(self, f.name))
+                and not (f.metadata.get("added_later") and getattr(self, f.name) == f.default)}
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -69,7 +75,8 @@ class Step:
             "version": self.version,
             "settings": self.settings,
             "parents": {role: parent.key for role, parent in self.parents.items()},
-            "libraries": {name: minor_version(name) for name in self.libraries},
+            "libraries": {name: minor_version(name) for name in
+                          (*self.libraries, *BACKEND_LIBRARIES[getattr(self, "backend", "hf")])},
         }
 
     @cached_property
@@ -332,6 +339,9 @@ class Generate(Step):
     batch_size: int
     """Part of the identity: batched generation is not invariant to how batches are formed."""
     compute_dtype: str
+    backend: str = field(default="hf", metadata=ADDED_LATER)
+    """Part of the identity: the backends' texts differ by rounding."""
+    engine: Engine = field(default=Engine(), metadata=NOT_IDENTITY)
     of: str = field(default="", metadata=NOT_IDENTITY)
     benchmark: str = field(default="", metadata=NOT_IDENTITY)
 

@@ -1,87 +1,30 @@
-"""The vLLM backend against a stand-in with vLLM's real names: what it asks for, and how it survives kills.
+"""The vLLM backend against a stand-in with vLLM's recorded interface: what it asks for, and how it survives failures.
 
-vLLM itself needs a GPU. The stand-in refuses any keyword that the real classes do not have, and answers with what it
-was asked, so that the records show the engine's settings, device, seed and limit of every sequence.
+vLLM itself needs a GPU, or a CPU build in an environment of its own. Where it is installed, the recorded interface is
+compared with it and the backend is run with it.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
+import vllm_interface
+from hypothesis import given
+from hypothesis import strategies as st
 
+from evaluation.backends import hf
 from evaluation.backends import vllm as backend
-from evaluation.backends.interface import BACKENDS, Prompt, Request, Sampling
+from evaluation.backends.interface import BACKENDS, Engine, Prompt, Request, Sampling
+from evaluation.backends.sequences import PlannedSequence, Slot
 from foundation.errors import GenerationError, InputError, PrerequisiteError
 from foundation.prompts import encode_prompt, stop_ids
 
-STAND_IN = '''
-import json, os
-from dataclasses import dataclass
-
-@dataclass
-class SamplingParams:
-    n: int = 1
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    repetition_penalty: float = 1.0
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool = False
-    max_tokens: int | None = 16
-    min_tokens: int = 0
-    detokenize: bool = True
-    skip_special_tokens: bool = True
-    include_stop_str_in_output: bool = False
-
-@dataclass
-class CompletionOutput:
-    index: int
-    text: str
-    token_ids: tuple[int, ...]
-    cumulative_logprob: float | None = None
-    logprobs: object = None
-    finish_reason: str | None = None
-    stop_reason: int | str | None = None
-
-@dataclass
-class RequestOutput:
-    request_id: str
-    prompt: str | None
-    prompt_token_ids: list[int]
-    outputs: list[CompletionOutput]
-    finished: bool = True
-
-class LLM:
-    def __init__(self, model, *, tokenizer=None, tensor_parallel_size=1, dtype="auto", seed=0,
-                 enable_prefix_caching=None, gpu_memory_utilization=0.9, max_model_len=None, generation_config="auto",
-                 enforce_eager=False):
-        self.settings = {"model": model, "tensor_parallel_size": tensor_parallel_size, "dtype": dtype, "seed": seed,
-                         "enable_prefix_caching": enable_prefix_caching, "max_model_len": max_model_len,
-                         "generation_config": generation_config}
-        self.calls = 0
-
-    def generate(self, prompts, sampling_params=None, *, use_tqdm=True, lora_request=None, priority=None):
-        self.calls += 1
-        assert len(prompts) == len(sampling_params)
-        return [self.answer(i, prompt, params) for i, (prompt, params) in enumerate(zip(prompts, sampling_params))]
-
-    def answer(self, number, prompt, params):
-        ids = prompt["prompt_token_ids"]
-        if os.environ.get("STAND_IN_DIES") == str(params.seed):
-            os._exit(9)
-        told = {"engine": self.settings, "params": vars(params), "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
-                "in_process": os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"], "ids": ids, "process": os.getpid()}
-        outputs = [CompletionOutput(index=i, text=json.dumps(told), token_ids=(7, 8, params.stop_token_ids[0]),
-                                    finish_reason=os.environ.get("STAND_IN_REASON", "stop")) for i in range(params.n)]
-        return RequestOutput(str(number), None, ids, outputs)
-'''
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 PROMPTS = [Prompt(f"p{i}", f"What is {i} + {i}{' please' * i}?") for i in range(4)]
 WARM = Sampling(n=3, temperature=0.8, top_p=0.95, top_k=50)
 
@@ -89,7 +32,8 @@ WARM = Sampling(n=3, temperature=0.8, top_p=0.95, top_k=50)
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "vllm.py").write_text(STAND_IN)
+    shutil.copy(Path(__file__).with_name("vllm_stand_in.py"), tmp_path / "site" / "vllm.py")
+    monkeypatch.setenv("STAND_IN_RECORD", str(vllm_interface.RECORD))
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
 
@@ -105,6 +49,20 @@ def request_(prompt):
 
 def _rows(path):
     return [json.loads(line) for line in path.read_text().split("\n")[1:-1]]
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of one problem."""
+    monkeypatch.setattr(backend, "CHUNK_SEQUENCES", 3)
+    monkeypatch.setattr(backend, "LAST_CHUNKS", 1)
+
+
+SLOTS = sorted((p.id, i) for p in PROMPTS for i in range(3))
+
+
+def _slots(rows):
+    return sorted((row["id"], row["sample"]) for row in rows)
 
 
 def test_every_sample_is_a_request_with_its_own_seed_and_limit(stand_in, request_, tiny_checkpoint, tokenizer, prompt,
@@ -127,7 +85,8 @@ def test_every_sample_is_a_request_with_its_own_seed_and_limit(stand_in, request
         assert row["new_tokens"] == 3 and row["finish_reason"] == "stop"
         longest = max(min(40, len(encode_prompt(tokenizer, prompt, p.question)) + 20) for p in PROMPTS)
         assert told["engine"] == {
-            "model": str(tiny_checkpoint), "tensor_parallel_size": 1, "dtype": "bfloat16", "seed": request.seed % 2**32,
+            "model": str(tiny_checkpoint), "tensor_parallel_size": 1, "gpu_memory_utilization": 0.9,
+            "dtype": "bfloat16", "seed": request.seed % 2**32,
             "enable_prefix_caching": True, "max_model_len": longest, "generation_config": "vllm"}
         assert told["in_process"] == "0"
     assert len({row["seed"] for row in rows}) == len(rows)
@@ -144,31 +103,140 @@ def test_greedy_is_temperature_0_without_a_seed(stand_in, request_, tiny_checkpo
 @pytest.mark.parametrize(("gpus_per_engine", "groups"), [(1, {"4", "5"}), (2, {"4,5"})])
 def test_gpus_are_shared_out(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch, gpus_per_engine, groups):
     backend.generate(tiny_checkpoint, PROMPTS, request_(), tmp_path / "records", key="k",
-                     gpus_per_engine=gpus_per_engine)
+                     engine=Engine(gpus_per_engine=gpus_per_engine))
     told = [json.loads(row["text"]) for row in _rows(tmp_path / "records")]
     assert {t["gpus"] for t in told} <= groups
     assert {t["engine"]["tensor_parallel_size"] for t in told} == {gpus_per_engine}
 
 
 def test_a_death_keeps_finished_chunks_and_the_next_run_adds_the_rest(stand_in, request_, tiny_checkpoint, tmp_path,
-                                                                     monkeypatch):
-    monkeypatch.setattr(backend, "CHUNK_SEQUENCES", 2)
+                                                                     monkeypatch, small_chunks):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     path, request = tmp_path / "records", request_()
     monkeypatch.setenv("STAND_IN_DIES", str(request.seed_of("p2", 1)))
-    with pytest.raises(GenerationError, match="finished samples are kept"):
+    with pytest.raises(GenerationError, match=r"exit code 9.*engine-0\.log; 6 sequences.*missing.*samples are kept"):
         backend.generate(tiny_checkpoint, PROMPTS, request, path, key="k")
     kept = _rows(path)
-    assert 0 < len(kept) <= 6
+    assert _slots(kept) == SLOTS[:6]
+    assert "loaded" in (tmp_path / "records.engine-0.log").read_text()
     with path.open("a") as file:
         file.write('{"id": "p3", "sam')
     monkeypatch.delenv("STAND_IN_DIES")
     fractions = []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")  # another number of GPUs
     backend.generate(tiny_checkpoint, PROMPTS, request, path, key="k", on_progress=fractions.append)
     rows = _rows(path)
-    assert rows[: len(kept)] == kept
-    assert sorted((row["id"], row["sample"]) for row in rows) == [(p.id, i) for p in PROMPTS for i in range(3)]
-    assert fractions == sorted(fractions) and fractions[-1] == 1
+    assert rows[: len(kept)] == kept and _slots(rows) == SLOTS
+    assert fractions == sorted(fractions) and fractions[0] > 0.5 and fractions[-1] == 1
+    assert not list(tmp_path.glob("*.log"))
+
+
+@pytest.mark.parametrize("variable", ["STAND_IN_DIES", "STAND_IN_RAISES"])
+def test_an_engine_that_fails_once_is_replaced_by_the_others(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch,
+                                                             small_chunks, variable):
+    request = request_()
+    monkeypatch.setenv(variable, str(request.seed_of("p0", 1)))
+    monkeypatch.setenv("STAND_IN_ONCE", str(tmp_path / "failed"))
+    backend.generate(tiny_checkpoint, PROMPTS, request, tmp_path / "records", key="k")
+    rows = _rows(tmp_path / "records")
+    assert (tmp_path / "failed").exists() and _slots(rows) == SLOTS
+    where = {row["id"]: json.loads(row["text"])["gpus"] for row in rows}
+    assert where["p0"] == where["p3"]  # the one that is left
+
+
+@pytest.mark.parametrize("variable", ["STAND_IN_DIES", "STAND_IN_RAISES"])
+def test_what_brings_down_two_engines_leaves_the_others_their_work(stand_in, request_, tiny_checkpoint, tmp_path,
+                                                                   monkeypatch, small_chunks, variable):
+    request = request_()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setenv(variable, str(request.seed_of("p1", 0)))
+    with pytest.raises(GenerationError, match=r"the engine on GPU .*; 3 sequences of this run are missing; rerun"):
+        backend.generate(tiny_checkpoint, PROMPTS, request, tmp_path / "records", key="k")
+    assert _slots(_rows(tmp_path / "records")) == [slot for slot in SLOTS if slot[0] != "p1"]
+
+
+def test_an_engine_that_does_not_start_leaves_its_work_to_the_others(stand_in, request_, tiny_checkpoint, tmp_path,
+                                                                     monkeypatch, small_chunks):
+    monkeypatch.setenv("STAND_IN_START", "4=Free memory on device is less than desired GPU memory utilization (0.9)")
+    backend.generate(tiny_checkpoint, PROMPTS, request_(), tmp_path / "records", key="k")
+    rows = _rows(tmp_path / "records")
+    assert _slots(rows) == SLOTS and {json.loads(row["text"])["gpus"] for row in rows} == {"5"}
+
+
+@pytest.mark.parametrize(("message", "advice"), [
+    ("Free memory on device cuda:0 (10.0/79.1 GiB) on startup is less than desired GPU memory utilization (0.9, 71.2 "
+     "GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
+     r"free the GPU of other processes.*engine\.gpu_memory_utilization=0\.5.*engine\.gpus_per_engine=2"),
+    ("No available memory for the cache blocks. Try increasing `gpu_memory_utilization` when initializing the engine.",
+     r"too little room.*engine\.gpu_memory_utilization=0\.95.*engine\.gpus_per_engine=2"),
+    ("To serve at least one request with the model's max seq len (40960), (5.6 GiB KV cache is needed, which is larger "
+     "than the available KV cache memory (1.2 GiB).", r"too little room.*eval\.max_new_tokens"),
+    ("CUDA out of memory. Tried to allocate 1.2 GiB.", r"engine\.gpus_per_engine=2"),
+])
+def test_too_little_memory_names_the_setting_that_helps(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch,
+                                                        message, advice):
+    monkeypatch.setenv("STAND_IN_START", f"any={message}")
+    with pytest.raises(PrerequisiteError, match=rf"vLLM cannot start on GPU 4: .*What helps: .*{advice}"):
+        backend.generate(tiny_checkpoint, PROMPTS, request_(), tmp_path / "records", key="k")
+    assert _rows(tmp_path / "records") == []
+
+
+def test_another_failure_to_start_is_shown_with_its_log(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("STAND_IN_START", "any=unsupported architecture")
+    with pytest.raises(GenerationError, match=r"ValueError: unsupported architecture; more in .*engine-0\.log"):
+        backend.generate(tiny_checkpoint, PROMPTS, request_(), tmp_path / "records", key="k")
+    assert "Traceback" in (tmp_path / "records.engine-0.log").read_text()
+
+
+def test_a_slow_engine_is_given_less(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch, small_chunks):
+    monkeypatch.setenv("STAND_IN_SECONDS", "4=3;5=0")
+    prompts = [Prompt(f"p{i}", f"What is {i} + 1?") for i in range(8)]
+    backend.generate(tiny_checkpoint, prompts, request_(), tmp_path / "records", key="k")
+    told = [json.loads(row["text"])["gpus"] for row in _rows(tmp_path / "records")]
+    assert len(told) == 24 and told.count("5") > told.count("4")
+
+
+# ------------------------------------------------------------------------------------------------------------- chunks
+
+
+def _sequences(samples):
+    return [PlannedSequence(slot=Slot(f"p{i}", s), prompt_ids=[1], limit=1, seed=None)
+            for i, n in enumerate(samples) for s in range(n)]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=200), st.integers(1, 16))
+def test_chunks_hold_everything_once_in_order_and_whole_problems(samples, count):
+    todo = _sequences(samples)
+    chunks = backend.form_chunks(todo, count)
+    assert [s for chunk in chunks for s in chunk] == todo
+    assert all(0 < len(chunk) <= backend.CHUNK_SEQUENCES for chunk in chunks)
+    homes = [{s.slot.id for s in chunk} for chunk in chunks]
+    assert sum(map(len, homes)) == len(samples)  # no problem on two engines
+
+
+def test_a_problem_larger_than_a_chunk_is_cut():
+    assert [len(c) for c in backend.form_chunks(_sequences([5000]), 8)] == [2048, 2048, 904]
+
+
+def test_one_engine_gets_large_chunks_and_many_get_short_last_ones():
+    assert [len(c) for c in backend.form_chunks(_sequences([8] * 1000), 1)] == [2048, 2048, 2048, 1856]
+    sizes = [len(c) for c in backend.form_chunks(_sequences([8] * 2500), 8)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 1248 and max(sizes[-8:]) == 128
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_gpu_is_idle_for_long_at_the_end(seed):
+    """Handed to whoever is free, chunks whose problems take very different times end almost together."""
+    import numpy as np
+
+    draw = np.random.default_rng(seed)
+    chunks = backend.form_chunks(_sequences([8] * 2500), 8)
+    work = [draw.lognormal(0, 1, size=len(chunk) // 8).sum() for chunk in chunks]
+    ends = [0.0] * 8
+    for seconds in work:
+        ends[ends.index(min(ends))] += seconds
+    assert max(ends) < 1.06 * sum(work) / 8
 
 
 def test_an_aborted_sequence_is_an_error_not_a_record(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch):
@@ -191,7 +259,7 @@ def test_too_few_gpus_are_a_missing_prerequisite(stand_in, request_, tiny_checkp
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     with pytest.raises(PrerequisiteError, match=reason):
         backend.generate(tiny_checkpoint, PROMPTS, request_(), tmp_path / "records", key="k",
-                         gpus_per_engine=gpus_per_engine)
+                         engine=Engine(gpus_per_engine=gpus_per_engine))
 
 
 @pytest.mark.parametrize(("sampling", "reason"), [
@@ -202,3 +270,66 @@ def test_what_vllm_would_change_in_silence_is_refused(stand_in, request_, tiny_c
     with pytest.raises(InputError, match=reason):
         backend.generate(tiny_checkpoint, PROMPTS, request_(sampling), tmp_path / "records", key="k")
     assert not (tmp_path / "records").exists()
+
+
+# ----------------------------------------------------------------------------------------------- the package itself
+
+
+def test_the_record_has_what_the_backend_uses():
+    recorded = json.loads(vllm_interface.RECORD.read_text())["signatures"]
+    assert all(set(used) <= set(recorded[name]) for name, used in vllm_interface.USED.items())
+    assert recorded["LLM"]["kwargs"][0] == "VAR_KEYWORD"
+
+
+@needs_vllm
+def test_the_record_is_the_installed_package():
+    recorded, found = json.loads(vllm_interface.RECORD.read_text())["signatures"], vllm_interface.installed()
+    for name, used in vllm_interface.USED.items():
+        for parameter in used:
+            kind, default, _ = recorded[name][parameter]
+            there = found["signatures"][name][parameter]
+            assert there[0] == kind, f"{name}({parameter}) of vllm {found['version']}"
+            assert there[1] == default or parameter in vllm_interface.PASSED, f"{name}({parameter})"
+
+
+@pytest.fixture(scope="session")
+def checkpoint_for_vllm(tmp_path_factory):
+    """A random model with heads of a size that vLLM's attention has."""
+    import torch
+    import transformers
+
+    from replication import tiny
+
+    folder = tmp_path_factory.mktemp("vllm") / "checkpoint"
+    folder.mkdir()
+    tokenizer = tiny.build_tokenizer(folder)
+    torch.manual_seed(1)
+    transformers.AutoModelForCausalLM.from_config(transformers.Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=64, max_position_embeddings=256, tie_word_embeddings=True, pad_token_id=0,
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id)).save_pretrained(folder)
+    return folder
+
+
+@needs_vllm
+def test_the_real_engine_answers_greedily_as_the_reference_does(request_, checkpoint_for_vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    request = request_(Sampling(), compute_dtype="float32", keep_token_ids=True)
+    for name, generate in (("hf", hf.generate), ("vllm", backend.generate)):
+        generate(checkpoint_for_vllm, PROMPTS, request, tmp_path / name, key="k")
+    ours, theirs = ({row["id"]: row for row in _rows(tmp_path / name)} for name in ("vllm", "hf"))
+    assert ours == theirs
+
+
+@needs_vllm
+def test_the_real_engine_draws_from_each_samples_own_seed(request_, checkpoint_for_vllm, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    request = request_(keep_token_ids=True, stop=("What",), compute_dtype="float32")
+    backend.generate(checkpoint_for_vllm, PROMPTS, request, tmp_path / "all", key="k")
+    backend.generate(checkpoint_for_vllm, PROMPTS[2:], request, tmp_path / "two", key="k")
+    everything = {(row["id"], row["sample"]): row for row in _rows(tmp_path / "all")}
+    assert len({tuple(row["token_ids"]) for row in everything.values()}) == len(everything) == 12
+    assert all(everything[row["id"], row["sample"]] == row for row in _rows(tmp_path / "two"))
+    assert not any("What" in row["text"] for row in everything.values())

@@ -120,11 +120,31 @@ class Request:
         return None if self.sampling.greedy else stream_seed("sampling", self.seed, prompt_id, sample)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Engine:
+    """How a vLLM engine uses GPUs; the `hf` backend has no need of it. Not part of what is asked for."""
+
+    gpus_per_engine: int = 1
+    """Tensor parallelism, for a model that does not fit one GPU. Otherwise every GPU has an engine of its own."""
+    gpu_memory_utilization: float = 0.9
+    """Share of a GPU's memory for weights and cached keys and values, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.gpus_per_engine < 1:
+            raise InputError(f"engine.gpus_per_engine is {self.gpus_per_engine}; it must be at least 1")
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InputError(f"engine.gpu_memory_utilization is {self.gpu_memory_utilization}; it must lie in (0, 1]")
+
+
+ONE_GPU = Engine()
+"""An engine on each GPU."""
+
+
 class Backend(Protocol):
     """A way to generate."""
 
     def __call__(self, checkpoint: Path, prompts: Sequence[Question], request: Request, records: Path, *, key: str,
-                 on_progress: Callable[[float], None] = ...) -> None:
+                 on_progress: Callable[[float], None] = ..., engine: Engine = ...) -> None:
         """Append the records of a request to a file; one that was killed goes on where it stood.
 
         Args:
@@ -134,6 +154,7 @@ class Backend(Protocol):
             records: JSON lines; a header with `key` first. Finished work already there is kept.
             key: identity of the run; records of another run are refused.
             on_progress: told the fraction done.
+            engine: for the backends that have one.
 
         Raises:
             InputError: a prompt is too long for the limits, an id occurs twice, top_k exceeds the vocabulary, or
@@ -143,17 +164,17 @@ class Backend(Protocol):
 
 
 def _hf(checkpoint: Path, prompts: Sequence[Question], request: Request, records: Path, *, key: str,
-        on_progress: Callable[[float], None] = lambda fraction: None) -> None:
+        on_progress: Callable[[float], None] = lambda fraction: None, engine: Engine = ONE_GPU) -> None:
     from evaluation.backends import hf
 
     hf.generate(checkpoint, prompts, request, records, key=key, on_progress=on_progress)
 
 
 def _vllm(checkpoint: Path, prompts: Sequence[Question], request: Request, records: Path, *, key: str,
-          on_progress: Callable[[float], None] = lambda fraction: None) -> None:
+          on_progress: Callable[[float], None] = lambda fraction: None, engine: Engine = ONE_GPU) -> None:
     from evaluation.backends import vllm
 
-    vllm.generate(checkpoint, prompts, request, records, key=key, on_progress=on_progress)
+    vllm.generate(checkpoint, prompts, request, records, key=key, on_progress=on_progress, engine=engine)
 
 
 BACKENDS: Mapping[str, Backend] = {"hf": _hf, "vllm": _vllm}

@@ -1,9 +1,13 @@
 """Generation with vLLM: one engine per GPU (or group of GPUs), each in a process of its own, one file of records.
 
+Work is shared out by problem, in chunks: engines do not wait for each other as tensor parallelism would, a problem's
+samples stay on one engine, whose prefix cache then reads their prompt once, and chunks get smaller towards the end, so
+that no GPU is idle for long. Resuming goes by sequence and does not depend on chunks or on the number of GPUs.
+
 Every (prompt, sample) is a request of its own with n = 1, its own seed and its own limit. vLLM would also take n
 samples in one request, but derives their seeds itself then (its V1 engine: the request's seed plus the sample's index),
 and promises nowhere to keep doing so; the recorded seed is to be the one that was used. Nothing is lost: the V1 engine
-splits such a request in the same way, and prefix caching shares the prompt between the samples.
+splits such a request in the same way.
 
 Reproducible on the same hardware, vLLM version and chunks only: vLLM's kernels are not invariant to batch composition
 unless VLLM_BATCH_INVARIANT=1 is set. Texts differ from the `hf` backend's by rounding and by how noise is drawn.
@@ -12,16 +16,15 @@ unless VLLM_BATCH_INVARIANT=1 is set. Texts differ from the `hf` backend's by ro
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
+import itertools
 import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from evaluation.backends.interface import Question, Request
+from evaluation.backends.engines import Answer, Rows, run_chunks
+from evaluation.backends.interface import ONE_GPU, Engine, Question, Request
 from evaluation.backends.sequences import (
     PlannedSequence,
     append,
@@ -37,27 +40,27 @@ SMALLEST_TEMPERATURE = 0.01
 """vLLM raises smaller temperatures to this with no more than a warning."""
 CHUNK_SEQUENCES = 2048
 """Given to an engine at a time, and lost at most by a kill: enough to keep its continuous batching busy."""
-
-_engine: Any = None  # of this process
+LAST_CHUNKS = 128
+"""A chunk is not made smaller: fewer sequences take an engine no less time, as reading the weights dominates."""
 
 
 def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, records: Path, *, key: str,
-             on_progress: Callable[[float], None] = lambda fraction: None, gpus_per_engine: int = 1) -> None:
+             on_progress: Callable[[float], None] = lambda fraction: None, engine: Engine = ONE_GPU) -> None:
     """Append the records of a request to a file: see `evaluation.backends.interface.Backend`.
 
     Args:
         checkpoint: as there.
         prompts: as there.
         request: as there; `batch_size` is not used, vLLM forms its own batches.
-        records: as there; records come in the order in which chunks finish.
+        records: as there; records come in the order in which chunks finish. Logs of engines that fail stay beside it.
         key: as there.
         on_progress: as there.
-        gpus_per_engine: tensor parallelism, for models that do not fit one GPU.
+        engine: how each engine uses its GPUs; there are as many engines as CUDA_VISIBLE_DEVICES allows.
 
     Raises:
         InputError: as there, or a temperature that vLLM would change.
-        PrerequisiteError: vLLM is not installed, or there are too few GPUs.
-        GenerationError: vLLM gave up on a sequence.
+        PrerequisiteError: vLLM is not installed, there are too few GPUs, or they have too little memory.
+        GenerationError: vLLM gave up on a sequence, or engines died.
     """
     if importlib.util.find_spec("vllm") is None:
         raise PrerequisiteError("the vllm backend needs the package vllm; install it with: python -m pip install vllm "
@@ -71,13 +74,48 @@ def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, re
     sequences = plan_sequences(tokenizer, prompts, request)
     config = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
     refuse_large_top_k(request, config.vocab_size)
-    groups = _gpu_groups(gpus_per_engine)
+    groups = _gpu_groups(engine.gpus_per_engine)
     # A record stands for itself here: resuming does not depend on the number of GPUs or on chunks.
     done = open_records(records, key, [[s] for s in sequences])
     todo = [s for s in sequences if s.slot not in done]
-    if todo:
-        _run(_engine_settings(checkpoint, sequences, request, gpus_per_engine), groups, todo, request,
-             stop_ids(tokenizer, request.prompt), records, lambda left: on_progress(1 - left / len(sequences)))
+    if not todo:
+        return
+    make = partial(load, _engine_settings(checkpoint, sequences, request, engine), request,
+                   stop_ids(tokenizer, request.prompt))
+    made = len(done)
+    with records.open("a", encoding="utf-8") as file:
+        def keep(rows: Rows) -> None:
+            nonlocal made
+            append(file, rows)
+            made += len(rows)
+            on_progress(made / len(sequences))
+
+        run_chunks(groups, form_chunks(todo, len(groups)), make, records, keep)
+
+
+def form_chunks(todo: Sequence[PlannedSequence], engines: int) -> list[list[PlannedSequence]]:
+    """Share sequences out: problems stay whole where they fit a chunk, and chunks shrink towards the end.
+
+    A chunk is half of what would be an engine's equal share of the rest: whoever is done early takes the next one, and
+    the last ones are short. One engine has nobody to wait for, and only durability asks for chunks.
+    """
+    chunks: list[list[PlannedSequence]] = []
+    current: list[PlannedSequence] = []
+    left = len(todo)
+    for problem in _problems(todo):
+        share = CHUNK_SEQUENCES if engines == 1 else max(LAST_CHUNKS, -(-left // (2 * engines)))
+        if current and len(current) + len(problem) > min(CHUNK_SEQUENCES, share):
+            chunks.append(current)
+            left -= len(current)
+            current = []
+        current = current + problem
+    return [*chunks, current] if current else chunks
+
+
+def _problems(todo: Sequence[PlannedSequence]) -> list[list[PlannedSequence]]:
+    """Return the sequences of each prompt; more than a chunk of them in pieces."""
+    whole = [list(group) for _, group in itertools.groupby(todo, key=lambda s: s.slot.id)]
+    return [problem[i : i + CHUNK_SEQUENCES] for problem in whole for i in range(0, len(problem), CHUNK_SEQUENCES)]
 
 
 def _gpu_groups(gpus_per_engine: int) -> list[str]:
@@ -97,10 +135,11 @@ def _gpu_groups(gpus_per_engine: int) -> list[str]:
 
 
 def _engine_settings(checkpoint: Path, sequences: Sequence[PlannedSequence], request: Request,
-                     gpus_per_engine: int) -> dict[str, Any]:
+                     engine: Engine) -> dict[str, Any]:
     return {
         "model": str(checkpoint),
-        "tensor_parallel_size": gpus_per_engine,
+        "tensor_parallel_size": engine.gpus_per_engine,
+        "gpu_memory_utilization": engine.gpu_memory_utilization,
         "enable_prefix_caching": True,
         "seed": request.seed % 2**32,
         "dtype": request.compute_dtype,
@@ -110,56 +149,46 @@ def _engine_settings(checkpoint: Path, sequences: Sequence[PlannedSequence], req
     }
 
 
-def _run(settings: dict[str, Any], groups: list[str], todo: list[PlannedSequence], request: Request, stops: list[int],
-         records: Path, on_left: Callable[[int], None]) -> None:
-    size = min(CHUNK_SEQUENCES, -(-len(todo) // len(groups)))
-    chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
-    context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
-    free = context.SimpleQueue()
-    for group in groups:
-        free.put(group)
-    left = len(todo)
-    with (records.open("a", encoding="utf-8") as file,
-          ProcessPoolExecutor(min(len(groups), len(chunks)), context, _prepare_process, (free,)) as pool):
-        answers = [pool.submit(_answer, chunk, request, stops, settings) for chunk in chunks]
-        try:
-            for answer in as_completed(answers):
-                rows = answer.result()
-                append(file, rows)
-                left -= len(rows)
-                on_left(left)
-        except BrokenProcessPool as error:
-            raise GenerationError("a vLLM process died (killed for want of memory?); rerun: finished samples are "
-                                  "kept") from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def load(settings: dict[str, Any], request: Request, stops: list[int]) -> Answer:
+    """Load an engine in this process and return what answers chunks with it.
 
-
-def _prepare_process(free: Any) -> None:
-    """Give a new process the next free group of GPUs."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.environ["CUDA_VISIBLE_DEVICES"] = free.get()
+    Raises:
+        PrerequisiteError: the GPU has too little memory; the message names the setting that helps.
+    """
     # The engine inside this process: deterministic scheduling, and no grandchild that could outlive a kill.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    from vllm import LLM
+
+    try:
+        engine = LLM(**settings)
+    except Exception as error:
+        if (advice := _memory_advice(f"{type(error).__name__}: {error}", settings)) is None:
+            raise
+        raise PrerequisiteError(f"vLLM cannot start on GPU {os.environ['CUDA_VISIBLE_DEVICES']}: "
+                                f"{' '.join(str(error).split())[:500]} What helps: {advice}") from error
+    return partial(_answer, engine, request, stops)
 
 
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # an orphan would hold its GPU for ever
+def _memory_advice(said: str, settings: dict[str, Any]) -> str | None:
+    """Return what to set where an engine found too little memory, by vLLM's words for it; None for other errors."""
+    share, gpus = settings["gpu_memory_utilization"], settings["tensor_parallel_size"]
+    wider = f"--set engine.gpus_per_engine={2 * gpus} spreads the weights over more GPUs"
+    if "less than desired GPU memory utilization" in said:
+        return ("free the GPU of other processes (nvidia-smi names them), or take less than "
+                f"{share} of it: --set engine.gpu_memory_utilization=0.5; {wider}")
+    if "No available memory for the cache blocks" in said or "KV cache" in said:
+        return (f"weights leave too little room for {settings['max_model_len']} tokens within {share} of the memory: "
+                f"--set engine.gpu_memory_utilization=0.95; {wider}; shorter limits (eval.max_new_tokens) need less")
+    if "OutOfMemoryError" in said or "out of memory" in said.lower():
+        return f"{wider}; a lower engine.gpu_memory_utilization than {share} leaves more to the rest of the process"
+    return None
 
 
-def _answer(chunk: Sequence[PlannedSequence], request: Request, stops: list[int],
-            settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Generate a chunk with this process's engine, which its first chunk loads."""
-    global _engine
-    from vllm import LLM, SamplingParams
+def _answer(engine: Any, request: Request, stops: list[int], chunk: Sequence[PlannedSequence]) -> Rows:
+    from vllm import SamplingParams
 
-    _engine = _engine or LLM(**settings)
     sampling = request.sampling
-    outputs = _engine.generate(
+    outputs = engine.generate(
         [{"prompt_token_ids": s.prompt_ids} for s in chunk],
         [SamplingParams(n=1, temperature=sampling.temperature, top_p=sampling.top_p, top_k=sampling.top_k or -1,
                         max_tokens=s.limit, stop=list(request.stop) or None, stop_token_ids=stops, seed=s.seed)
@@ -171,6 +200,6 @@ def _answer(chunk: Sequence[PlannedSequence], request: Request, stops: list[int]
 def _record(sequence: PlannedSequence, completion: Any, request: Request) -> dict[str, Any]:
     if completion.finish_reason not in ("stop", "length"):
         raise GenerationError(f"vLLM ended sample {sequence.slot.sample} of {sequence.slot.id} with "
-                              f"{completion.finish_reason!r}; rerun: finished samples are kept")
+                              f"{completion.finish_reason!r}")
     return record(sequence, text=completion.text, finish_reason=completion.finish_reason,
                   token_ids=list(completion.token_ids), keep_token_ids=request.keep_token_ids)

@@ -25,7 +25,7 @@ def drawn(job: Job, prompts: Sequence[Question], request: Request) -> tuple[list
     step = job.step
     partial = job.scratch / "records.jsonl"
     BACKENDS[step.backend](job.inputs["checkpoint"] / "checkpoint", prompts, request, partial, key=step.key,
-                           on_progress=job.on_progress)
+                           on_progress=job.on_progress, engine=step.engine)
     order = {prompt.id: i for i, prompt in enumerate(prompts)}
     records = [row for row in read_jsonl(partial) if "header" not in row]
     records.sort(key=lambda row: (order[row["id"]], row["sample"]))

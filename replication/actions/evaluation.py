@@ -22,7 +22,7 @@ GREEDY_FIELDS = ("id", "text", "finish_reason", "new_tokens", "prompt_tokens")
 
 
 def generate(job: Job) -> dict[str, Any]:
-    """Write records.jsonl: one greedy answer per problem, resumed batch by batch after a kill."""
+    """Write records.jsonl: one greedy answer per problem, resumed after a kill."""
     from evaluation.backends.interface import BACKENDS, Request
     from replication.actions.torch_setup import prepare
 
@@ -34,8 +34,8 @@ def generate(job: Job) -> dict[str, Any]:
         batch_size=step.batch_size, compute_dtype=step.compute_dtype,
     )
     partial = job.scratch / "records.jsonl"
-    BACKENDS["hf"](job.inputs["checkpoint"] / "checkpoint", problems, request, partial, key=step.key,
-                   on_progress=job.on_progress)
+    BACKENDS[step.backend](job.inputs["checkpoint"] / "checkpoint", problems, request, partial, key=step.key,
+                           on_progress=job.on_progress, engine=step.engine)
     records = [{name: row[name] for name in GREEDY_FIELDS} for row in read_jsonl(partial) if "header" not in row]
     order = {problem.id: i for i, problem in enumerate(problems)}
     records.sort(key=lambda row: order[row["id"]])

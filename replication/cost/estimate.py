@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from replication.backends import uses_vllm
 from replication.cost.counts import checkpoints, pool_examples, pool_tokens, prompts, reply_tokens
 from replication.cost.figures import value
 from replication.cost.memory import Memory, Weights, smallest_stage, training_memory
@@ -106,7 +107,7 @@ def estimate(targets: Sequence[Step], missing: Sequence[Step], shape: Shape, *, 
         transient_bytes=_transient(missing, shape, gpus),
         download_bytes=("fetch" in kinds) * shape.download_bytes + corpus * value("corpus"),
         pool_domains=frozenset(pool.domain for pool in pools), needs_fetch="fetch" in kinds, gated=shape.gated,
-        needs_vllm=any(getattr(step, "backend", "") == "vllm" for step in missing))
+        needs_vllm=any(map(uses_vllm, missing)))
 
 
 def _stored(step: Any, shape: Shape) -> float:

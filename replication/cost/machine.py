@@ -8,6 +8,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
+from replication.backends import INSTALL
 from replication.corpora import sources
 from replication.cost.estimate import Estimate
 from replication.plan import Request
@@ -18,7 +19,7 @@ TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 
 def lacks(estimate: Estimate, request: Request, store_root: Path) -> list[str]:
     """Return what is missing, one line each, with what to do; empty where nothing is."""
-    found = [_gpus(estimate.gpus), _torch(), _package("vllm", estimate.needs_vllm, "python -m pip install vllm"),
+    found = [_gpus(estimate.gpus), _torch(), _package("vllm", estimate.needs_vllm, f"{INSTALL}, or pass --backend hf"),
              _package("deepspeed", bool(estimate.zero_stage),
                       "python -m pip install --no-build-isolation -e '.[distributed]'"),
              _disk(estimate, store_root), _data(estimate, request), _token(estimate, request)]
