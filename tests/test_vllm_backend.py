@@ -312,6 +312,7 @@ def checkpoint_for_vllm(tmp_path_factory):
 
 
 @needs_vllm
+@pytest.mark.slow
 def test_the_real_engine_answers_greedily_as_the_reference_does(request_, checkpoint_for_vllm, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
@@ -323,6 +324,7 @@ def test_the_real_engine_answers_greedily_as_the_reference_does(request_, checkp
 
 
 @needs_vllm
+@pytest.mark.slow
 def test_the_real_engine_draws_from_each_samples_own_seed(request_, checkpoint_for_vllm, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
