@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,6 +59,22 @@ def fetch(repo_id: str, filename: str, *, repo_type: RepoType, lock: Path = LOCK
     if expected is None:
         record_hub_file(repo_id, filename, repo_type=repo_type, revision=revision, sha256=found, lock=lock)
     return path
+
+
+def fetch_all(repo_id: str, filenames: Sequence[str], *, repo_type: RepoType, lock: Path = LOCK_PATH,
+              on_progress: Callable[[float], None] | None = None) -> list[Path]:
+    """Return the local paths of several files of a repository, in their order; `on_progress` speaks of all together.
+
+    Raises:
+        PrerequisiteError, InputError, StorageError: as for `fetch`.
+    """
+    def part(done: int) -> Callable[[float], None] | None:
+        if on_progress is None:
+            return None
+        return lambda fraction: on_progress((done + fraction) / len(filenames))
+
+    return [fetch(repo_id, name, repo_type=repo_type, lock=lock, on_progress=part(done))
+            for done, name in enumerate(filenames)]
 
 
 def pinned_revision(repo_id: str, repo_type: RepoType, lock: Path = LOCK_PATH) -> str:

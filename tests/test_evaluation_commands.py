@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT
-from test_locks import FakeHub
+from fake_hub import FakeHub
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.commands import COMMANDS, fetch, grade_math, regrade, verify

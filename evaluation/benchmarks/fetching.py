@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from evaluation.benchmarks.code import CodeTask, load_tasks
 from evaluation.benchmarks.loading import Benchmark, checked_path, load_files
 from evaluation.problem import Problem
 from foundation.errors import PrerequisiteError
-from foundation.hub import fetch
+from foundation.hub import fetch_all
 from foundation.locks import LOCK_PATH, expected_sha256
 
 
@@ -36,11 +37,17 @@ def _paths(benchmark: Benchmark, data_root: Path | None, lock: Path) -> list[Pat
     return [checked_path(benchmark, data_root, expected_sha256(benchmark.file, lock))]
 
 
-def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH) -> list[Path]:
+def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH,
+                on_progress: Callable[[float], None] | None = None) -> list[Path]:
     """Return the local paths of a benchmark's hub files, fetched at the locked commit and checked.
 
+    Args:
+        benchmark: whose files.
+        lock: the lock file.
+        on_progress: told the fraction fetched; None: the hub's client shows a bar of its own.
+
     Raises:
-        PrerequisiteError: there is no hub copy of this set, or the hub cannot be reached.
+        PrerequisiteError: there is no hub copy of this set, or the hub cannot be reached or does not give it.
         InputError: a file differs from the recorded hash.
         StorageError: no space for it.
     """
@@ -48,5 +55,4 @@ def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH) -> list[Path]:
         raise PrerequisiteError(
             f"{benchmark.title}: no hub copy of this exact set is known; name a folder that holds {benchmark.file} "
             "(from the paper's code repository) with --data-root DIR or WMSS_DATA_ROOT")
-    repo = benchmark.hub_repo
-    return [fetch(repo, name, repo_type="dataset", lock=lock) for name in benchmark.hub_files]
+    return fetch_all(benchmark.hub_repo, benchmark.hub_files, repo_type="dataset", lock=lock, on_progress=on_progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +111,11 @@ def from_hub(repo_id: str, chat_template: str | None, folder: Path, *, lock: Pat
     Raises:
         PrerequisiteError, InputError, StorageError: as for `foundation.hub.fetch`.
     """
-    def fetch(name: str, progress: Callable[[float], None] = lambda fraction: None) -> Path:
-        return hub.fetch(repo_id, name, repo_type="model", lock=lock, on_progress=progress)
-
-    config = fetch("config.json")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        fetch(name)
-    index = json.loads(fetch("model.safetensors.index.json").read_text(encoding="utf-8"))
-    shards = sorted(set(index["weight_map"].values()))
-    for number, shard in enumerate(shards):
-        fetch(shard, lambda fraction, done=number: on_progress((done + fraction) / len(shards)))  # type: ignore[misc]
+    fetch = partial(hub.fetch_all, repo_id, repo_type="model", lock=lock)
+    config, _, _, index = fetch(("config.json", "tokenizer.json", "tokenizer_config.json",
+                                 "model.safetensors.index.json"), on_progress=lambda fraction: None)
+    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    fetch(sorted(shards), on_progress=on_progress)
     entry = locks.hub_entry(repo_id, lock)
     tokenizer = transformers.AutoTokenizer.from_pretrained(config.parent, local_files_only=True)
     if chat_template is not None and tokenizer.chat_template is None:

@@ -73,7 +73,7 @@ def load_problems(job: Job) -> dict[str, Any]:
     if step.source == "synthetic":
         problems = synthetic.benchmark_problems(step.benchmark, step.limit, step.seed)
     else:
-        everything = load_files(BENCHMARKS[step.benchmark], _paths(step))
+        everything = load_files(BENCHMARKS[step.benchmark], _paths(job))
         problems = _limited(everything, step.limit, step.benchmark, step.seed)
     if not problems:
         raise InputError(f"benchmark {step.benchmark} has no problems: an empty benchmark has no score")
@@ -85,10 +85,10 @@ def load_problems(job: Job) -> dict[str, Any]:
     return {"problems": len(problems), "generated": step.source == "synthetic"}
 
 
-def _paths(step: Any) -> list[Path]:
-    chosen = BENCHMARKS[step.benchmark]
+def _paths(job: Job) -> list[Path]:
+    step, chosen = job.step, BENCHMARKS[job.step.benchmark]
     if step.data_root is None:
-        return fetch_files(chosen)
+        return fetch_files(chosen, on_progress=job.on_progress)
     return [checked_path(chosen, Path(step.data_root), step.sha256)]
 
 
@@ -97,7 +97,7 @@ def _load_tasks(job: Job) -> dict[str, Any]:
     if step.source == "synthetic":
         tasks = synthetic.benchmark_tasks(step.benchmark, step.limit, step.seed)  # type: ignore[attr-defined]
     else:
-        everything = load_tasks(BENCHMARKS[step.benchmark], _paths(step))
+        everything = load_tasks(BENCHMARKS[step.benchmark], _paths(job))
         tasks = _limited(everything, step.limit, step.benchmark, step.seed)
     if not tasks:
         raise InputError(f"benchmark {step.benchmark} has no problems: an empty benchmark has no score")

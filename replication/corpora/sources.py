@@ -141,16 +141,19 @@ def _filtered(source: str, domain: str, data_root: Path | None, folder: Path,
               on_progress: Callable[[float], None]) -> dict[str, Any]:
     from replication.corpora.building import Corpus, build
 
-    files = _am_files(data_root) if data_root is not None and source == "am" else ()
+    files, fetched = _am_files(data_root) if data_root is not None and source == "am" else (), 0.0
     if data_root is None and source == "am":
         entry = locks.hub_entry(AM_REPO)
         names = sorted(entry.files) if entry is not None else [f"{name}.zst" for name in _AM_NAMES]
-        files = tuple(hub.fetch(AM_REPO, name, repo_type="dataset") for name in names)
+        files = tuple(hub.fetch_all(AM_REPO, names, repo_type="dataset",
+                                    on_progress=lambda fraction: on_progress(fraction / 2)))
+        fetched = 0.5
     if not files:
         raise PrerequisiteError(how_to_get(source, domain, data_root))
     places = {path.name: place for place, path in enumerate(files)}
     return build(Corpus(kind="math" if domain == "math" else "code", sources=files), folder,
-                 on_progress=lambda name, read, kept: on_progress(places[name] / len(files)))
+                 on_progress=lambda name, read, kept: on_progress(
+                     fetched + (1 - fetched) * places[name] / len(files)))
 
 
 def _copy_sample(pool: Path, target: Path, kept: int, limit: int | None, seed: int) -> int:
