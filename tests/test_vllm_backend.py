@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,7 @@ from evaluation.backends.sequences import PlannedSequence, Slot
 from foundation.errors import GenerationError, InputError, PrerequisiteError
 from foundation.prompts import encode_prompt, stop_ids
 
+ROOT = Path(__file__).parents[1]
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
 PROMPTS = [Prompt(f"p{i}", f"What is {i} + {i}{' please' * i}?") for i in range(4)]
 WARM = Sampling(n=3, temperature=0.8, top_p=0.95, top_k=50)
@@ -194,6 +199,46 @@ def test_a_slow_engine_is_given_less(stand_in, request_, tiny_checkpoint, tmp_pa
     backend.generate(tiny_checkpoint, prompts, request_(), tmp_path / "records", key="k")
     told = [json.loads(row["text"])["gpus"] for row in _rows(tmp_path / "records")]
     assert len(told) == 24 and told.count("5") > told.count("4")
+
+
+def test_an_interrupt_ends_the_engines_at_once(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch,
+                                               small_chunks):
+    def interrupt(fraction):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("STAND_IN_SECONDS", "4=600;5=0")
+    with pytest.raises(KeyboardInterrupt):
+        backend.generate(tiny_checkpoint, PROMPTS, request_(), tmp_path / "records", key="k", on_progress=interrupt)
+    assert multiprocessing.active_children() == []
+    assert len(_rows(tmp_path / "records")) == 3  # what came before is kept
+
+
+def test_engines_die_with_their_parent(stand_in, tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("STAND_IN_SECONDS", "4=600")
+    script = """if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+    from evaluation.backends import vllm
+    from evaluation.backends.interface import Prompt, Request
+    from foundation.prompts import PromptFormat
+    request = Request(prompt=PromptFormat(style="tags", system=None, terminator="<|im_end|>"), max_new_tokens=4,
+                      max_prompt_tokens=100, batch_size=1, compute_dtype="float32")
+    vllm.generate(Path(sys.argv[1]), [Prompt("p", "What is 1 + 1?")], request, Path(sys.argv[2]), key="k")
+"""
+    (tmp_path / "parent.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)])}
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(tiny_checkpoint),
+                               str(tmp_path / "records")], env=environment)
+    log, deadline = tmp_path / "records.engine-0.log", time.monotonic() + 60
+    while not (log.exists() and "loaded by" in log.read_text()):
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.05)
+    engine = int(log.read_text().split("loaded by")[1].split()[0])
+    parent.kill()
+    parent.wait()
+    while Path(f"/proc/{engine}").exists() and "Z" not in Path(f"/proc/{engine}/stat").read_text().split(")")[1][:3]:
+        assert time.monotonic() < deadline, "the engine outlived its parent"
+        time.sleep(0.05)
 
 
 # ------------------------------------------------------------------------------------------------------------- chunks

@@ -69,7 +69,7 @@ class LLM:
         if message and gpu in (os.environ["CUDA_VISIBLE_DEVICES"], "any"):
             raise ValueError(message)
         self.settings = given["kwargs"] | {name: given[name] for name in keywords if name in given}
-        print("loaded", flush=True)
+        print("loaded by", os.getpid(), flush=True)
 
     def generate(self, *arguments, **keywords):
         given = _bound("LLM.generate", arguments, keywords)
