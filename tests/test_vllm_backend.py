@@ -186,6 +186,14 @@ def test_too_little_memory_names_the_setting_that_helps(stand_in, request_, tiny
     assert _rows(tmp_path / "records") == []
 
 
+def test_the_reason_of_an_engine_on_several_gpus_is_found_in_its_log(stand_in, request_, tiny_checkpoint, tmp_path,
+                                                                     monkeypatch):
+    monkeypatch.setenv("STAND_IN_START", "any=torch.OutOfMemoryError: CUDA out of memory.")
+    with pytest.raises(PrerequisiteError, match=r"cannot start on GPU 4,5: .*engine\.gpus_per_engine=4"):
+        backend.generate(tiny_checkpoint, PROMPTS, request_(), tmp_path / "records", key="k",
+                         engine=Engine(gpus_per_engine=2))
+
+
 def test_another_failure_to_start_is_shown_with_its_log(stand_in, request_, tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("STAND_IN_START", "any=unsupported architecture")
     with pytest.raises(GenerationError, match=r"ValueError: unsupported architecture; more in .*engine-0\.log"):

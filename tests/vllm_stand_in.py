@@ -67,6 +67,9 @@ class LLM:
         assert not unknown, f"EngineArgs has no {unknown}"
         gpu, _, message = os.environ.get("STAND_IN_START", "").partition("=")
         if message and gpu in (os.environ["CUDA_VISIBLE_DEVICES"], "any"):
+            if given["tensor_parallel_size"] > 1:  # its processes tell their reasons to the log
+                print("ERROR [multiproc_executor.py] WorkerProc failed to start:", message, flush=True)
+                raise RuntimeError("Engine core initialization failed. See root cause above.")
             raise ValueError(message)
         self.settings = given["kwargs"] | {name: given[name] for name in keywords if name in given}
         print("loaded by", os.getpid(), flush=True)

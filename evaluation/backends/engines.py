@@ -68,14 +68,15 @@ class _Work:
     errors: list[SuiteError] = field(default_factory=list)
 
 
-def run_chunks(groups: Sequence[str], chunks: Sequence[Sequence[Any]], make: Callable[[], Answer], logs: Path,
+def run_chunks(groups: Sequence[str], chunks: Sequence[Sequence[Any]], make: Callable[[Path], Answer], logs: Path,
                on_rows: Callable[[Rows], None]) -> None:
     """Answer all chunks and hand the rows over in the order in which chunks finish.
 
     Args:
         groups: CUDA_VISIBLE_DEVICES of each engine.
         chunks: what is answered as one.
-        make: loads an engine in its process and returns what answers a chunk; sent there by pickle.
+        make: loads an engine in its process, whose log it is told, and returns what answers a chunk; sent there by
+            pickle.
         logs: beginning of the names of the engines' logs; they are removed when all went well.
         on_rows: told the rows of a finished chunk.
 
@@ -91,7 +92,7 @@ def run_chunks(groups: Sequence[str], chunks: Sequence[Sequence[Any]], make: Cal
 
 
 class _Pool:
-    def __init__(self, groups: Sequence[str], chunks: Sequence[Sequence[Any]], make: Callable[[], Answer],
+    def __init__(self, groups: Sequence[str], chunks: Sequence[Sequence[Any]], make: Callable[[Path], Answer],
                  logs: Path) -> None:
         self.chunks, self.work = chunks, _Work(deque(range(len(chunks))))
         self.logs = [logs.with_name(f"{logs.name}.engine-{i}.log") for i in range(len(groups))]
@@ -167,7 +168,7 @@ class _Pool:
             log.unlink(missing_ok=True)
 
 
-def _start(number: int, gpus: str, make: Callable[[], Answer], log: Path) -> _Member:
+def _start(number: int, gpus: str, make: Callable[[Path], Answer], log: Path) -> _Member:
     context = multiprocessing.get_context("spawn")  # a forked process cannot use CUDA
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, gpus, make, log))
@@ -189,14 +190,14 @@ def _death(member: _Member) -> GenerationError:
     return GenerationError(f"the engine on GPU {member.gpus} {why}; its last words are in {member.log}")
 
 
-def _serve(connection: Connection, gpus: str, make: Callable[[], Answer], log: Path) -> None:
+def _serve(connection: Connection, gpus: str, make: Callable[[Path], Answer], log: Path) -> None:
     """Answer chunks in a process of its own until the connection closes or something fails."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     os.environ["CUDA_VISIBLE_DEVICES"] = gpus
     _write_to(log)
     ready = False
     try:
-        answer = make()
+        answer = make(log)
         connection.send(_Ready())
         ready = True
         while (chunk := _next(connection)) is not None:

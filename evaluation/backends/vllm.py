@@ -149,8 +149,14 @@ def _engine_settings(checkpoint: Path, sequences: Sequence[PlannedSequence], req
     }
 
 
-def load(settings: dict[str, Any], request: Request, stops: list[int]) -> Answer:
+def load(settings: dict[str, Any], request: Request, stops: list[int], log: Path) -> Answer:
     """Load an engine in this process and return what answers chunks with it.
+
+    Args:
+        settings: of the engine.
+        request: what is asked of it.
+        stops: token ids that end a sequence.
+        log: what this process said so far: engines on several GPUs give their reasons there alone.
 
     Raises:
         PrerequisiteError: the GPU has too little memory; the message names the setting that helps.
@@ -162,7 +168,8 @@ def load(settings: dict[str, Any], request: Request, stops: list[int]) -> Answer
     try:
         engine = LLM(**settings)
     except Exception as error:
-        if (advice := _memory_advice(f"{type(error).__name__}: {error}", settings)) is None:
+        said = f"{type(error).__name__}: {error}\n{log.read_text(encoding='utf-8', errors='replace')}"
+        if (advice := _memory_advice(said, settings)) is None:
             raise
         raise PrerequisiteError(f"vLLM cannot start on GPU {os.environ['CUDA_VISIBLE_DEVICES']}: "
                                 f"{' '.join(str(error).split())[:500]} What helps: {advice}") from error
@@ -176,10 +183,10 @@ def _memory_advice(said: str, settings: dict[str, Any]) -> str | None:
     if "less than desired GPU memory utilization" in said:
         return ("free the GPU of other processes (nvidia-smi names them), or take less than "
                 f"{share} of it: --set engine.gpu_memory_utilization=0.5; {wider}")
-    if "No available memory for the cache blocks" in said or "KV cache" in said:
+    if "No available memory for the cache blocks" in said or "larger than the available KV cache memory" in said:
         return (f"weights leave too little room for {settings['max_model_len']} tokens within {share} of the memory: "
                 f"--set engine.gpu_memory_utilization=0.95; {wider}; shorter limits (eval.max_new_tokens) need less")
-    if "OutOfMemoryError" in said or "out of memory" in said.lower():
+    if "OutOfMemoryError" in said or "CUDA out of memory" in said:
         return f"{wider}; a lower engine.gpu_memory_utilization than {share} leaves more to the rest of the process"
     return None
 
