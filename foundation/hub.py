@@ -101,7 +101,8 @@ def _failures() -> tuple[type[Exception], ...]:
     """The client's errors by their own bases, so that a failed connection is met whatever HTTP library it rides on."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
-    return (EntryNotFoundError, *cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__))
+    # RuntimeError is how the storage library below the client (xet) fails.
+    return (EntryNotFoundError, RuntimeError, *cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__))
 
 
 def _cached(asked: Asked) -> Path | None:

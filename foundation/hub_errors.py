@@ -6,6 +6,8 @@ refuses or cannot do is a PrerequisiteError.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,8 @@ def explained(error: Exception, asked: Asked) -> SuiteError:
     """Return the user's error for one of the client's: gated, revoked, not there, unreachable, no room for it."""
     from huggingface_hub import constants, errors
 
+    if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) in str(error):
+        error = OSError(errno.ENOSPC, str(error))
     if isinstance(error, OSError) and (full := storage_error(error, Path(constants.HF_HUB_CACHE))) is not None:
         return StorageError(f"{full} (HF_HOME names the folder of the hub's cache)")
     # In the client a gated repository is a special case of one that is not found: it comes first.

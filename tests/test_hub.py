@@ -15,9 +15,12 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_hub import FakeHub
 from hub_server import COMMIT, SIGNATURE, HubServer
 
 from evaluation.benchmarks import BENCHMARKS
+from foundation.errors import PrerequisiteError, StorageError
+from foundation.hub import fetch
 
 ROOT = Path(__file__).parents[1]
 OTHER = "b" * 40
@@ -301,6 +304,18 @@ def test_a_full_or_read_only_cache_is_named_and_nothing_is_recorded(hub, machine
     assert says in done.stderr and "HF_HOME" in done.stderr and str(machine.home) in done.stderr
     assert done.stdout == ""  # no part of the file is left
     assert machine.entry() is None
+
+
+@pytest.mark.parametrize(("says", "error", "match"), [
+    ("Data processing error: I/O error: No space left on device (os error 28)", StorageError, "no space left.*HF_HOME"),
+    ("CAS service error: connection reset by peer", PrerequisiteError, "cannot fetch w.bin .*CAS service error")])
+def test_what_the_storage_library_says_is_told_like_the_rest(tmp_path, monkeypatch, says, error, match):
+    client = FakeHub(tmp_path / "cache", monkeypatch)
+    client.download.side_effect = RuntimeError(says)
+    lock = tmp_path / "lock.json"
+    lock.write_text('{"files": {}, "hub": {}}')
+    with pytest.raises(error, match=match):
+        fetch("o/r", "w.bin", repo_type="model", lock=lock)
 
 
 def test_a_killed_fetch_leaves_nothing_that_is_read_and_is_repeated(hub, machine):
