@@ -28,7 +28,8 @@ TRITON = importlib.util.find_spec("triton") is not None
 def problem(tokens=50, vocabulary=1009, sizes=(32, 24), dtype=torch.bfloat16, device="cpu", scale=0.7, ignored=3):
     generator = torch.Generator().manual_seed(0)
     shapes = [(tokens, sizes[0]), (tokens, sizes[1]), (vocabulary, sizes[0]), (vocabulary, sizes[1])]
-    tensors = [(torch.randn(*shape, generator=generator) * scale).to(device, dtype).requires_grad_() for shape in shapes]
+    tensors = [(torch.randn(*shape, generator=generator) * scale).to(device, dtype).requires_grad_()
+               for shape in shapes]
     labels_T = torch.randint(vocabulary, (tokens,), generator=generator)
     if ignored:
         labels_T[1::ignored] = -100
