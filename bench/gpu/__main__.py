@@ -8,7 +8,10 @@ cpu` show how it runs: their numbers say nothing about GPUs and never lie under 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
+import math
+import signal
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -31,11 +34,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the check, or one part of it in this process; return the exit code."""
     options = _options(arguments)
     if options.part:
+        faulthandler.enable()  # a crash below Python then says where
         return run_here(options.part, device=options.device, small=options.small, out=options.part_file,
                         seconds=options.part_seconds)
     names = _names(options.only)
     folder = _folder(options)
     require(options.device)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: end the part, keep what there is
+        signal.signal(number, signal.default_int_handler)
     return check(options, names, folder)
 
 
@@ -84,8 +90,17 @@ def _write(report: dict[str, Any], folder: Path) -> Path:
     name = slug(report["machine"]["name"]) + (".partial" if report["partial"] else "")
     path = folder / f"{name}.json"
     write_atomic(folder / f"{name}.md", markdown(report))
-    write_atomic(path, json.dumps(report, indent=1, allow_nan=False, default=str) + "\n")
+    write_atomic(path, json.dumps(_plain(report), indent=1, allow_nan=False, default=str) + "\n")
     return path
+
+
+def _plain(value: Any) -> Any:
+    """Return JSON values: a number that is not finite becomes its name, for a wrong result must not cost the file."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _summary(report: dict[str, Any], path: Path) -> str:

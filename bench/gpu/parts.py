@@ -81,9 +81,6 @@ PARTS: dict[str, Part] = {
 
 def run_here(name: str, *, device: str, small: bool, out: Path, seconds: float) -> int:
     """Run a part in this process and leave its results in `out`; return the exit code (0, or 1 if it failed)."""
-    import faulthandler
-
-    faulthandler.enable()
     if small and device == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported
     context = Context(device=device, small=small, out=out, seconds=seconds - min(_START_SECONDS, seconds / 4))
