@@ -235,8 +235,8 @@ def measured(time_ratio=1.2, beyond=4, error=0.002):
         return dict.fromkeys(("default", "half-triton"), value)
 
     def part(result, status="measured"):
-        return {"title": "t", "status": status, "reason": None, "seconds": 1.0, "share_seconds": 9.0, "result": result,
-                "clocks_after": {"clocks.sm": "1980 MHz"}}
+        return {"title": "t", "status": status, "reason": None, "seconds": 1.0, "share_seconds": 9.0,
+                "result": result | {"clocks": {"clocks.sm": "1980 MHz"}}}
 
     row = spread([0.1, 0.2]) | {"times_products": time_ratio}
     gradients = dict.fromkeys(("strong hidden", "weak hidden", "strong head", "weak head"), error)
@@ -360,6 +360,16 @@ def test_updates_train_what_they_should_and_checkpoint(tmp_path):
     assert [bench.model_flops(case) / bench.model_flops("sft") for case in ("wdjt", "wdjt-frozen", "entropy")] == [
         2, pytest.approx(4 / 3), pytest.approx(1 / 3)]
     assert bench.work.attended == sum(bench.lengths) <= bench.work.padded
+
+
+def test_of_the_cut_down_table_only_what_was_asked_for_must_be_there():
+    from bench.gpu.suite import scores
+
+    def cell(column, status, value):
+        return {"row": "SFT", "column": column, "status": status, "value": value}
+
+    cells = [cell("GSM8K", "measured", 2.0), cell("SVAMP", "failed", None), cell("Math Avg.", "missing", None)]
+    assert scores(cells) == {"SFT, GSM8K": 2.0, "SFT, SVAMP": None}
 
 
 def test_out_names_of_gpu_results_need_a_gpu():

@@ -116,6 +116,31 @@ def test_the_triton_kernel_agrees_with_float64_in_the_interpreter():
     assert done.returncode == 0 and done.stdout.strip() == "agrees", done.stderr
 
 
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from baselines.triton_softmax import _BLOCK, _WARPS, _softmax_row
+pointers = {"logits": "*fp32", "labels": "*i64", "losses": "*fp32", "residual": "*bf16"}
+numbers = dict.fromkeys(("row_stride", "residual_stride", "vocabulary"), "i32")
+constants = dict.fromkeys(("WANTS_RESIDUAL", "BLOCK"), "constexpr")
+source = ASTSource(_softmax_row, signature=pointers | numbers | constants,
+                   constexprs={"WANTS_RESIDUAL": True, "BLOCK": _BLOCK})
+made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": _WARPS})
+assert "cvt.rn.bf16" in made.asm["ptx"], "the residual is rounded to the nearest bf16"
+print("machine code" if len(made.asm["cubin"]) > 0 else "none")
+"""
+
+
+@pytest.mark.skipif(not TRITON, reason="Triton is not installed: pip install triton")
+def test_the_triton_kernel_compiles_for_a_hopper_gpu_without_one(tmp_path):
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment.pop("TRITON_INTERPRET", None)
+    done = subprocess.run([sys.executable, "-c", COMPILED], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env=environment)
+    assert done.returncode == 0 and done.stdout.strip() == "machine code", done.stderr
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_autocast_chooses_the_path_and_gradients_keep_the_inputs_dtype(device, dtype):

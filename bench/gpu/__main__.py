@@ -116,8 +116,8 @@ def _summary(report: dict[str, Any], path: Path) -> str:
 
 def _broken_off(name: str, folder: Path) -> dict[str, Any]:
     found = judged(None, read(folder / f"{name}.json"))
-    return {"title": PARTS[name].title, "share_seconds": PARTS[name].seconds, "seconds": 0.0, "clocks_before": {},
-            "clocks_after": {}, **found, "reason": "interrupted; what had been measured by then is kept"}
+    return {"title": PARTS[name].title, "share_seconds": PARTS[name].seconds, "seconds": 0.0, **found,
+            "reason": "interrupted; what had been measured by then is kept"}
 
 
 def _is_gpu_result(options: argparse.Namespace) -> bool:

@@ -15,7 +15,7 @@ from foundation.errors import PrerequisiteError
 from replication.provenance import commit, hardware
 
 CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.draw", "power.limit",
-          "temperature.gpu", "utilization.gpu", "clocks_event_reasons.active", "pstate")
+          "temperature.gpu", "utilization.gpu")
 PACKAGES = ("torch", "triton", "transformers", "accelerate", "peft", "trl", "datasets", "numpy", "pytest")
 DENSE_BF16_PEAKS = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H800": 989e12, "H200": 989e12,
                     "GH200": 989e12, "A100": 312e12, "A800": 312e12, "B200": 2250e12}
@@ -51,7 +51,7 @@ def describe(device: str) -> dict[str, Any]:
         "name": "no GPU (CPU run)", "python": platform.python_version(), "system": platform.platform(),
         "host": hardware(), "packages": {name: _version(name) for name in PACKAGES}, **commit()}
     if device == "cuda":
-        found |= _cuda() | {"driver": smi(("driver_version",)).get("driver_version")}
+        found |= _cuda() | {"driver": smi(("driver_version",)).get("driver_version"), "clocks_at_rest": smi()}
     return found
 
 
@@ -72,7 +72,7 @@ def smi(fields: tuple[str, ...] = CLOCKS) -> dict[str, str | None]:
         return {}
     command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader", *_selected()]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return {} if len(fields) == 1 else {name: smi((name,)).get(name) for name in fields}  # one unknown fails all
     first = done.stdout.strip().splitlines()[:1]
@@ -88,12 +88,13 @@ def _selected() -> list[str]:
 
 
 def _cuda() -> dict[str, Any]:
+    """Ask for properties only: a context of the parent's own would take memory from the parts."""
     import torch
 
     properties = torch.cuda.get_device_properties(0)
     return {"name": properties.name, "capability": f"{properties.major}.{properties.minor}",
             "multiprocessors": properties.multi_processor_count, "memory_bytes": properties.total_memory,
-            "free_memory_bytes": torch.cuda.mem_get_info()[0], "l2_bytes": getattr(properties, "L2_cache_size", None),
+            "l2_bytes": getattr(properties, "L2_cache_size", None),
             "cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(),
             "peak_bf16_flops": peak_flops(properties.name)}
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.gpu.context import Context, SkippedPart
+from bench.gpu.device import smi
 
 LIMIT_SECONDS = 480
 GRACE_SECONDS = 3
@@ -94,6 +95,8 @@ def run_here(name: str, *, device: str, small: bool, out: Path, seconds: float) 
         traceback.print_exc(file=sys.stdout)
         context.put("failed", f"{type(error).__name__}: {error}")
         return 1
+    if device == "cuda":
+        context.put("clocks", smi())  # while the GPU is still warm
     context.put("part_seconds", time.monotonic() - began)
     context.put("complete", True)
     return 0

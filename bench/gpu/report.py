@@ -18,12 +18,12 @@ def markdown(report: dict[str, Any]) -> str:
         lines.append(f"| {row['target']} | {value} | {_number(row['limit'])} | {_VERDICTS[row['verdict']]}{why} |")
     if report["advice"]:
         lines += ["", report["advice"]]
-    lines += ["", "## Parts", "", "| part | status | seconds | share | clocks, power, temperature after it |",
+    lines += ["", "## Parts", "", "| part | status | seconds | share | clocks, power, temperature at its end |",
               "|---|---|---|---|---|"]
     for part in parts.values():
         why = f": {_line(part['reason'])}" if part["reason"] else ""
         lines.append(f"| {part['title']} | {part['status']}{why} | {part['seconds']:.1f} | {part['share_seconds']:.0f} "
-                     f"| {_clocks(part['clocks_after'])} |")
+                     f"| {_clocks(part['result'].get('clocks', {}))} |")
     results = {name: part["result"] for name, part in parts.items()}
     for section in (_loss_time(results.get("loss-time", {})), _memory(results.get("loss-memory", {})),
                     _numerics(results.get("loss-numerics", {})), _steps(results.get("steps-0.6b", {})),

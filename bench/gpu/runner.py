@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.device import smi
 from bench.gpu.parts import GRACE_SECONDS, PARTS
 from bench.gpu.suite import ROOT
 
@@ -38,12 +37,11 @@ def run_part(name: str, *, device: str, small: bool, folder: Path, command: Comm
     seconds = part.seconds if seconds is None else seconds
     print(f"{part.title}: begins, at most {seconds:.0f} s", flush=True)
     make = command or (lambda name, out, seconds: _command(name, out, seconds, device, small))
-    clocks, began = smi(), time.monotonic()
+    began = time.monotonic()
     threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} if device == "cpu" else {}  # tiny tensors
     code = _run(make(name, out, seconds), seconds, threads)
     took = time.monotonic() - began
-    record = {"title": part.title, "share_seconds": seconds, "seconds": took, "clocks_before": clocks,
-              "clocks_after": smi(), **judged(code, read(out))}
+    record = {"title": part.title, "share_seconds": seconds, "seconds": took, **judged(code, read(out))}
     reason = f": {record['reason'].splitlines()[0]}" if record["reason"] else ""
     print(f"{part.title}: {record['status'].upper() if reason else record['status']} after {took:.1f} s{reason}",
           flush=True)
