@@ -22,16 +22,16 @@ _WARPS = 8
 
 @triton.jit
 def _softmax_row(  # type: ignore[no-untyped-def]
-    logits, labels, losses, residual, row_stride, residual_stride, vocabulary,
-    WANTS_RESIDUAL: tl.constexpr, BLOCK: tl.constexpr):
+    logits, labels, losses, residual, row_stride, residual_stride,
+    VOCABULARY: tl.constexpr, WANTS_RESIDUAL: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)  # row * stride exceeds 32 bits in large chunks
     own = logits + row * row_stride
     label = tl.load(labels + row)
     largest = tl.full((), -float("inf"), tl.float32)
     total = tl.full((), 0.0, tl.float32)
-    for start in range(0, vocabulary, BLOCK):
+    for start in range(0, VOCABULARY, BLOCK):
         columns = start + tl.arange(0, BLOCK)
-        values = tl.load(own + columns, mask=columns < vocabulary, other=-float("inf"))
+        values = tl.load(own + columns, mask=columns < VOCABULARY, other=-float("inf"))
         larger = tl.maximum(largest, tl.max(values, axis=0))
         total = total * tl.exp(largest - larger) + tl.sum(tl.exp(values - larger), axis=0)
         largest = larger
@@ -40,12 +40,12 @@ def _softmax_row(  # type: ignore[no-untyped-def]
     tl.store(losses + row, log_total - (tl.load(own + label) - largest))
     if WANTS_RESIDUAL:
         out = residual + row * residual_stride
-        for start in range(0, vocabulary, BLOCK):
+        for start in range(0, VOCABULARY, BLOCK):
             columns = start + tl.arange(0, BLOCK)
-            values = tl.load(own + columns, mask=columns < vocabulary, other=-float("inf"))
+            values = tl.load(own + columns, mask=columns < VOCABULARY, other=-float("inf"))
             p = tl.exp(values - largest - log_total)
             p = tl.where(columns == label, p - 1.0, p)
-            tl.store(out + columns, p.to(residual.dtype.element_ty), mask=columns < vocabulary)
+            tl.store(out + columns, p.to(residual.dtype.element_ty), mask=columns < VOCABULARY)
 
 
 def loss_and_residual(logits_CV: Tensor, labels_C: Tensor, losses_C: Tensor, residual_CV: Tensor | None) -> None:
@@ -62,6 +62,6 @@ def loss_and_residual(logits_CV: Tensor, labels_C: Tensor, losses_C: Tensor, res
         return
     out = logits_CV if residual_CV is None else residual_CV
     _softmax_row[(len(labels_C),)](
-        logits_CV, labels_C, losses_C, out, logits_CV.stride(0), out.stride(0), logits_CV.shape[1],
+        logits_CV, labels_C, losses_C, out, logits_CV.stride(0), out.stride(0), VOCABULARY=logits_CV.shape[1],
         WANTS_RESIDUAL=residual_CV is not None, BLOCK=min(_BLOCK, triton.next_power_of_2(logits_CV.shape[1])),
         num_warps=_WARPS)

@@ -122,10 +122,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from baselines.triton_softmax import _BLOCK, _WARPS, _softmax_row
 pointers = {"logits": "*fp32", "labels": "*i64", "losses": "*fp32", "residual": "*bf16"}
-numbers = dict.fromkeys(("row_stride", "residual_stride", "vocabulary"), "i32")
-constants = dict.fromkeys(("WANTS_RESIDUAL", "BLOCK"), "constexpr")
+numbers = dict.fromkeys(("row_stride", "residual_stride"), "i32")
+constants = dict.fromkeys(("VOCABULARY", "WANTS_RESIDUAL", "BLOCK"), "constexpr")
 source = ASTSource(_softmax_row, signature=pointers | numbers | constants,
-                   constexprs={"WANTS_RESIDUAL": True, "BLOCK": _BLOCK})
+                   constexprs={"VOCABULARY": 151_936, "WANTS_RESIDUAL": True, "BLOCK": _BLOCK})
 made = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": _WARPS})
 assert "cvt.rn.bf16" in made.asm["ptx"], "the residual is rounded to the nearest bf16"
 print("machine code" if len(made.asm["cubin"]) > 0 else "none")
