@@ -294,6 +294,20 @@ def test_the_page_shows_what_there_is_and_a_wrong_number_does_not_cost_the_file(
     assert json.loads(path.read_text())["parts"].keys() == found.keys()
 
 
+def test_triton_that_does_not_work_costs_only_its_own_paths(tmp_path, monkeypatch):
+    """As where there is no C compiler: a broken module stands in for it."""
+    import importlib.util
+
+    from bench.gpu import loss
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "baselines.triton_softmax", None)
+    context = Context(device="cpu", small=True, out=tmp_path / "x.json", seconds=9)
+    assert list(loss.usable_paths(context)) == ["default", "half"] == list(loss.usable_paths(context))
+    assert "Triton fails here" in json.loads(context.out.read_text())["no_triton"]
+
+
 # --- the machine
 
 

@@ -62,7 +62,9 @@ def _verdict(target: Target, part: dict[str, Any] | None, small: bool) -> dict[s
     except (KeyError, TypeError, ZeroDivisionError):
         value = None
     if value is None:
-        verdict, reason = "not measured", "not asked for" if part is None else part["reason"] or "no such result"
+        verdict = "not measured"
+        reason = "not asked for" if part is None else (part["reason"] or part["result"].get("no_triton")
+                                                       or "no such result")
     elif small:
         verdict, reason = "not judged", "small shapes"
     else:

@@ -13,6 +13,7 @@ gradients" is the highest memory of forward and backward, less what lay there be
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -84,21 +85,39 @@ def problem(vocabulary: int, hidden: int, tokens: int, device: str, dtype: str =
 
 
 def usable_paths(context: Context) -> dict[str, HalfPath | None]:
-    """Return the paths that run here; the others are said and recorded."""
-    found = importlib.util.find_spec("triton") is not None
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if found and (context.device == "cuda" or interpreted):
-        if interpreted and "interpreted" not in context.result:
-            context.say("Triton runs in its interpreter: right numbers (bf16 cut off, not rounded), meaningless times")
-            context.put("interpreted", True)
+    """Return the paths that run here; why the others do not is said and recorded once."""
+    if "no_triton" not in context.result and "triton_runs" not in context.result:
+        why = _no_triton(context)
+        context.put("no_triton" if why else "triton_runs", why or True)
+        if why:
+            context.say(f"not run: the paths with Triton ({why})")
+    if "no_triton" not in context.result:
         return PATHS
-    without = {name: path for name, path in PATHS.items() if path is None or path.softmax != "triton"}
-    if "no_triton" in context.result:
-        return without
-    why = "Triton needs a GPU or its interpreter" if found else "Triton is not installed"
-    context.say(f"not run: the paths with Triton ({why})")
-    context.put("no_triton", why)
-    return without
+    return {name: path for name, path in PATHS.items() if path is None or path.softmax != "triton"}
+
+
+def _no_triton(context: Context) -> str | None:
+    """Return why Triton does not run here, None if it does: tried out, for it needs a C compiler as well."""
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if context.device == "cpu" and not interpreted:
+        return "Triton needs a GPU or its interpreter"
+    if interpreted:
+        context.say("Triton runs in its interpreter: right numbers (bf16 cut off, not rounded), meaningless times")
+    import torch
+
+    logits_CV = torch.zeros(2, 32, device=context.device)
+    labels_C, losses_C = torch.zeros(2, dtype=torch.long, device=context.device), torch.empty_like(logits_CV[:, 0])
+    try:
+        from baselines.triton_softmax import loss_and_residual
+
+        loss_and_residual(logits_CV, labels_C, losses_C, torch.empty_like(logits_CV))
+        found = losses_C.tolist()
+    except Exception as error:
+        return f"Triton fails here: {type(error).__name__}: {error}"
+    expected = math.log(32)
+    return None if all(abs(loss - expected) < 1e-4 for loss in found) else f"its loss is {found}, not {expected:.4f}"
 
 
 def forward_backward(given: Problem, path: HalfPath | None, *, frozen_weak: bool = False, alone: bool = False,
