@@ -11,7 +11,7 @@ from replication.cost.report import lines
 from replication.cost.shapes import SHAPES, shape_of
 from replication.display import clock
 from replication.run import missing_steps
-from replication.steps import Step, closure
+from replication.steps import Step, closure, hub_revisions
 from replication.store import Store
 from replication.tables import TableRun
 
@@ -32,6 +32,9 @@ def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8) -> None:
           f"{sum(n > 1 for n in users.values())} steps are shared"
           + (f"; about {clock(seconds)} of work on one core" if seconds else ""))
     print(sharing(runs))
+    for repository, revision in hub_revisions(steps).items():
+        print(f"hub {repository}: " + (f"revision {revision}" if revision else
+                                       "not pinned yet; the first fetch records its newest commit"))
     for planners in {run.planners.request.model.name: run.planners for run in runs}.values():
         if (name := planners.request.model.name) in SHAPES:
             wanted = [step for run in runs if run.planners.request.model.name == name for step in run.targets]
