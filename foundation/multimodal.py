@@ -61,7 +61,8 @@ def split(published: Mapping[str, StoredTensor], where: Path) -> tuple[dict[str,
     return language, rest
 
 
-def keep(language: Mapping[str, StoredTensor], rest: Mapping[str, StoredTensor], source: Path, checkpoint: Path) -> None:
+def keep(language: Mapping[str, StoredTensor], rest: Mapping[str, StoredTensor], source: Path,
+         checkpoint: Path) -> None:
     """Write a checkpoint's folder `multimodal`: the rest of the published model and the files beside it.
 
     Raises:

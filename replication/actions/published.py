@@ -21,13 +21,14 @@ from replication.models import Model
 _HEAD = "lm_head.weight"
 
 
-def from_hub(model: Model, chat_template: str | None, folder: Path) -> dict[str, Any]:
+def from_hub(model: Model, chat_template: str | None, folder: Path, lock: Path = locks.LOCK_PATH) -> dict[str, Any]:
     """Fetch what the model needs, at the recorded commit, and write it as a plain checkpoint.
 
     Args:
         model: its source is `hub:<repo id>`.
         chat_template: for a tokenizer that ships without one.
         folder: to be written.
+        lock: the lock file, which names the commit and gets the hashes.
 
     Returns:
         What is worth recording: parameters, repository and commit.
@@ -37,15 +38,15 @@ def from_hub(model: Model, chat_template: str | None, folder: Path) -> dict[str,
         InputError: the files are not those of such a model, or not the recorded ones.
     """
     repo_id = model.source.partition(":")[2]
-    source = hub.fetch(repo_id, "config.json", repo_type="model").parent
+    source = hub.fetch(repo_id, "config.json", repo_type="model", lock=lock).parent
     check_architecture(source, model.architecture)  # before gigabytes are fetched
     companions = multimodal.COMPANIONS[1:] if model.architecture == multimodal.ARCHITECTURE else ()
     for name in dict.fromkeys(("tokenizer.json", "tokenizer_config.json", *companions, INDEX)):
-        hub.fetch(repo_id, name, repo_type="model")
+        hub.fetch(repo_id, name, repo_type="model", lock=lock)
     for shard in sorted(set(read_index(source / INDEX).values())):
-        hub.fetch(repo_id, shard, repo_type="model")
+        hub.fetch(repo_id, shard, repo_type="model", lock=lock)
     notes = text_checkpoint(source, model, chat_template, folder)
-    entry = locks.hub_entry(repo_id)
+    entry = locks.hub_entry(repo_id, lock)
     return {**notes, "repository": repo_id, "revision": entry.revision if entry else None}
 
 
