@@ -243,7 +243,8 @@ class LoadProblems(Step):
     @property
     def repository(self) -> str | None:
         """The hub repository, None for what comes from elsewhere."""
-        return self.source.removeprefix("hub:").rpartition("@")[0] if self.source.startswith("hub:") else None
+        where = self.source.removeprefix("hub:").rpartition("@")[0] if self.source.startswith("hub:") else "None"
+        return None if where == "None" else where
 
     @property
     def revision(self) -> str | None:
