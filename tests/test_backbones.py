@@ -281,12 +281,13 @@ def test_the_recorded_mapping_is_vllms_own(family):
     import importlib
 
     entry = CASES["vllm"][family]
-    module = importlib.import_module(f"vllm.model_executor.models.{entry['module']}")
-    mapper = getattr(module, entry["class"]).hf_to_vllm_mapper
-    for name in expand(CASES["published"][family], 1):
-        if not name.startswith(("vision_tower", "language_model.model.layers")):
-            (expected, _), = vllm_names(family, [name])
-            assert mapper.map_name(name) == expected
+    found = getattr(importlib.import_module(f"vllm.model_executor.models.{entry['module']}"), entry["class"])
+    packed = {}
+    for part, (name, _) in CASES["stacked"].items():
+        packed.setdefault(name.removeprefix("."), []).append(part.removeprefix("."))
+    assert found.packed_modules_mapping == packed
+    mapper = getattr(found, "hf_to_vllm_mapper", None)
+    assert (mapper.orig_to_new_prefix if mapper else {}) == entry["prefixes"]
 
 
 @pytest.fixture(scope="module")
