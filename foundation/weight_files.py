@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,9 @@ def write_file(path: Path, tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def _width(tensor: StoredTensor) -> int:
-    return tensor.bytes // max(tensor.numbers, 1)
+    """Bits of a number, which its type's name says (BOOL, of 8, alone does not)."""
+    bits = re.search(r"\d+", tensor.dtype)
+    return int(bits[0]) if bits else 8
 
 
 def pieces(tensor: StoredTensor) -> Iterator[bytes]:

@@ -131,6 +131,8 @@ def test_streamed_files_hold_the_same_bytes_under_other_names(tmp_path):
     assert all(torch.equal(found[f"x.{name}"], value) and found[f"x.{name}"].dtype == value.dtype
                for name, value in before.items())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.safetensors", "two.safetensors"]
+    placed = read_file(tmp_path / "two.safetensors")  # readers map the file: each number at a multiple of its width
+    assert all(placed[f"x.{name}"].begin % value.element_size() == 0 for name, value in before.items())
 
 
 def test_a_source_that_is_cut_while_it_is_read_leaves_no_file(tmp_path):

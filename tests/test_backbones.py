@@ -21,9 +21,10 @@ from baselines.wmss import WMSS
 from evaluation.backends import hf
 from evaluation.backends.interface import Prompt, Request
 from foundation import multimodal
+from foundation.hub import fetch
 from foundation.locks import hub_entry
 from foundation.prompts import PromptFormat, encode_prompt, stop_ids
-from foundation.weight_files import read_folder
+from foundation.weight_files import INDEX, read_folder, read_index
 from replication.actions.published import from_hub
 from replication.actions.torch_setup import save_checkpoint
 from replication.models import MODELS
@@ -87,6 +88,14 @@ def test_published_names_are_those_on_the_hub(family, source):
     expected = [name for p in CASES["published"][family]
                 for name in expand([p], towers if p.startswith("vision_tower") else LAYERS[family])]
     assert found == sorted(expected)
+
+
+@pytest.mark.hub
+def test_the_recorded_names_are_those_of_the_repository(family, tmp_path):
+    """Reads an index of 100 kB; Gemma's repository asks for a token."""
+    (tmp_path / "lock.json").write_text('{"files": {}, "hub": {}}')
+    index = fetch(MODELS[family].source.removeprefix("hub:"), INDEX, repo_type="model", lock=tmp_path / "lock.json")
+    assert {pattern(name) for name in read_index(index)} == set(CASES["published"][family])
 
 
 def test_fetching_keeps_every_weight_and_its_dtype_and_a_tied_head_once(family, source, base):
@@ -355,6 +364,8 @@ def test_an_untied_head_is_exported_beside_the_embedding(gemma, tmp_path):
     model.get_output_embeddings().weight.data.mul_(2)
     save_checkpoint(model, transformers.AutoTokenizer.from_pretrained(trained), tmp_path / "checkpoint", [1])
     multimodal.wrap(tmp_path / "checkpoint", tmp_path / "export")
+    config = json.loads((tmp_path / "export/config.json").read_text())  # vLLM ties by what it says
+    assert config["tie_word_embeddings"] is config["text_config"]["tie_word_embeddings"] is False
     whole = transformers.Gemma3ForConditionalGeneration.from_pretrained(tmp_path / "export", dtype=torch.float32)
     ids_BS = torch.arange(10, 30)[None]
     torch.testing.assert_close(whole.eval()(ids_BS).logits, model.eval()(ids_BS).logits, rtol=1e-5, atol=1e-5)
