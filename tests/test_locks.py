@@ -12,10 +12,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+from fake_hub import COMMIT, FakeHub
 
 from evaluation.benchmarks import BENCHMARKS
 from evaluation.benchmarks.fetching import benchmark_problems
@@ -29,7 +29,7 @@ from replication.data.real import SOURCES
 SHARED = Path(os.environ.get("WMSS_SHARED", Path(__file__).parents[1].parent / "shared"))
 DATA_ROOT = SHARED / "datasets"
 needs_data = pytest.mark.skipif(not DATA_ROOT.is_dir(), reason=f"no data sets at {DATA_ROOT} (set WMSS_SHARED)")
-COMMIT, OTHER = "a" * 40, "b" * 40
+OTHER = "b" * 40
 
 
 @pytest.fixture
@@ -117,45 +117,6 @@ def test_full_disk_leaves_the_lock_as_it_was(lock, monkeypatch):
     with pytest.raises(StorageError, match="no space"):
         record_hub_file("o/r", "f", repo_type="model", revision=COMMIT, sha256="1" * 64, lock=lock)
     assert lock.read_bytes() == before and list(lock.parent.iterdir()) == [lock]
-
-
-class FakeHub:
-    """Stands in for the client's two calls, with their very signatures (autospec refuses any other argument)."""
-
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch):
-        import huggingface_hub
-        from huggingface_hub import HfApi, hf_hub_download
-
-        self.root, self.commit, self.online = root, COMMIT, True
-        self.files: dict[str, bytes] = {}
-        self.download = mock.create_autospec(hf_hub_download, side_effect=self._download)
-        self.info = mock.create_autospec(HfApi.repo_info, side_effect=self._info)
-        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
-        monkeypatch.setattr(HfApi, "repo_info", self.info)
-
-    def _info(self, api, repo_id, *, revision=None, **_):
-        self._need_network()
-        return SimpleNamespace(sha=revision or self.commit)
-
-    def _download(self, repo_id, filename, *, revision=None, local_files_only=False, **_):
-        from huggingface_hub.errors import LocalEntryNotFoundError
-
-        path = self.root / repo_id / str(revision) / filename
-        if not path.exists():
-            if local_files_only:
-                raise LocalEntryNotFoundError("not cached")
-            self._need_network()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.files[filename])
-        return str(path)
-
-    def _need_network(self):
-        if not self.online:
-            from huggingface_hub.errors import HfHubHTTPError
-
-            # What the client really raises without a network: its HTTP library's error, not one of its own.
-            http_error = HfHubHTTPError.__bases__[0]
-            raise http_error("Name or service not known")
 
 
 @pytest.fixture

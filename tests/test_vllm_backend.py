@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
+from family_models import fetched, published
 
 from evaluation.backends import vllm as backend
 from evaluation.backends.interface import BACKENDS, Prompt, Request, Sampling
+from foundation import multimodal
 from foundation.errors import GenerationError, InputError, PrerequisiteError
-from foundation.prompts import encode_prompt, stop_ids
+from foundation.prompts import PromptFormat, encode_prompt, stop_ids
 
 STAND_IN = '''
 import json, os
@@ -61,7 +64,10 @@ class RequestOutput:
 class LLM:
     def __init__(self, model, *, tokenizer=None, tensor_parallel_size=1, dtype="auto", seed=0,
                  enable_prefix_caching=None, gpu_memory_utilization=0.9, max_model_len=None, generation_config="auto",
-                 enforce_eager=False):
+                 enforce_eager=False, limit_mm_per_prompt=None):
+        self.folder = sorted(os.listdir(model))
+        self.architecture = json.load(open(os.path.join(model, "config.json")))["architectures"]
+        self.pictures = limit_mm_per_prompt
         self.settings = {"model": model, "tensor_parallel_size": tensor_parallel_size, "dtype": dtype, "seed": seed,
                          "enable_prefix_caching": enable_prefix_caching, "max_model_len": max_model_len,
                          "generation_config": generation_config}
@@ -77,7 +83,8 @@ class LLM:
         if os.environ.get("STAND_IN_DIES") == str(params.seed):
             os._exit(9)
         told = {"engine": self.settings, "params": vars(params), "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
-                "in_process": os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"], "ids": ids, "process": os.getpid()}
+                "in_process": os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"], "ids": ids, "process": os.getpid(),
+                "architecture": self.architecture, "files": self.folder, "pictures": self.pictures}
         outputs = [CompletionOutput(index=i, text=json.dumps(told), token_ids=(7, 8, params.stop_token_ids[0]),
                                     finish_reason=os.environ.get("STAND_IN_REASON", "stop")) for i in range(params.n)]
         return RequestOutput(str(number), None, ids, outputs)
@@ -131,6 +138,41 @@ def test_every_sample_is_a_request_with_its_own_seed_and_limit(stand_in, request
             "enable_prefix_caching": True, "max_model_len": longest, "generation_config": "vllm"}
         assert told["in_process"] == "0"
     assert len({row["seed"] for row in rows}) == len(rows)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gemma")
+    return fetched("gemma-3-4b", published("gemma-3-4b", folder / "hub"), folder / "checkpoint")
+
+
+def test_gemma_is_given_in_its_published_form_without_room_for_pictures(stand_in, request_, gemma, tmp_path):
+    prompt = PromptFormat(style="tag_free", system=None, terminator="<end_of_turn>")
+    request = replace(request_(Sampling(), keep_token_ids=True), prompt=prompt)
+    (tmp_path / "out").mkdir()
+    backend.generate(gemma, PROMPTS, request, tmp_path / "out/records", key="k")
+    rows = _rows(tmp_path / "out/records")
+    assert len(rows) == len(PROMPTS)
+    for row in rows:
+        told = json.loads(row["text"])
+        assert told["architecture"] == ["Gemma3ForConditionalGeneration"] and told["pictures"] == {"image": 0}
+        assert {"model.safetensors.index.json", "processor_config.json", "tokenizer.json"} <= set(told["files"])
+        assert told["params"]["stop_token_ids"] == [5, 1]  # <end_of_turn>, <eos>
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["records"]
+
+
+def test_other_models_are_given_as_they_are(stand_in, request_, tiny_checkpoint, tmp_path):
+    backend.generate(tiny_checkpoint, PROMPTS[:1], request_(Sampling()), tmp_path / "records", key="k")
+    told = json.loads(_rows(tmp_path / "records")[0]["text"])
+    assert told["engine"]["model"] == str(tiny_checkpoint) and told["pictures"] is None
+
+
+def test_a_finished_request_writes_no_published_form(stand_in, request_, gemma, tmp_path, monkeypatch):
+    prompt = PromptFormat(style="tag_free", system=None, terminator="<end_of_turn>")
+    request = replace(request_(Sampling()), prompt=prompt)
+    backend.generate(gemma, PROMPTS, request, tmp_path / "records", key="k")
+    monkeypatch.setattr(multimodal, "wrap", None)
+    backend.generate(gemma, PROMPTS, request, tmp_path / "records", key="k")
 
 
 def test_greedy_is_temperature_0_without_a_seed(stand_in, request_, tiny_checkpoint, tmp_path):

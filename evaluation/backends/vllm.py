@@ -7,6 +7,9 @@ splits such a request in the same way, and prefix caching shares the prompt betw
 
 Reproducible on the same hardware, vLLM version and chunks only: vLLM's kernels are not invariant to batch composition
 unless VLLM_BATCH_INVARIANT=1 is set. Texts differ from the `hf` backend's by rounding and by how noise is drawn.
+
+The text model of a multimodal one (Gemma-3) is given to vLLM in the published form, as the paper does (App. E.4). That
+form is written beside the records when there is something to generate, and removed afterwards.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from evaluation.backends.sequences import (
     record,
     refuse_large_top_k,
 )
+from foundation import multimodal
 from foundation.errors import GenerationError, InputError, PrerequisiteError
 from foundation.prompts import stop_ids
 
@@ -57,6 +61,7 @@ def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, re
     Raises:
         InputError: as there, or a temperature that vLLM would change.
         PrerequisiteError: vLLM is not installed, or there are too few GPUs.
+        ArtifactError: the checkpoint cannot be put back into its published form.
         GenerationError: vLLM gave up on a sequence.
     """
     if importlib.util.find_spec("vllm") is None:
@@ -75,9 +80,14 @@ def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, re
     # A record stands for itself here: resuming does not depend on the number of GPUs or on chunks.
     done = open_records(records, key, [[s] for s in sequences])
     todo = [s for s in sequences if s.slot not in done]
-    if todo:
-        _run(_engine_settings(checkpoint, sequences, request, gpus_per_engine), groups, todo, request,
-             stop_ids(tokenizer, request.prompt), records, lambda left: on_progress(1 - left / len(sequences)))
+    if not todo:
+        return
+    with multimodal.published_form(checkpoint, records.with_name(f".{records.name}.export")) as folder:
+        settings = _engine_settings(folder, sequences, request, gpus_per_engine)
+        if multimodal.is_part(checkpoint):
+            settings["limit_mm_per_prompt"] = {"image": 0}  # no memory for pictures: prompts are text
+        _run(settings, groups, todo, request, stop_ids(tokenizer, request.prompt), records,
+             lambda left: on_progress(1 - left / len(sequences)))
 
 
 def _gpu_groups(gpus_per_engine: int) -> list[str]:
