@@ -11,7 +11,7 @@ READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation browser page test test-slow test-distributed check bench-loss bench-step \
-	bench-sampling bench-grading bench-corpora docs clean
+	bench-sampling bench-grading bench-corpora gpu-check docs clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z0-9% -]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,10 @@ bench-loss: $(READY) ## Mixed-logit loss against two full logit tensors: time an
 
 bench-step: $(READY) ## Cost of an update of each method, and of the entropy pass, relative to SFT's
 	@$(PY) -m bench.step $(ARGS)
+
+# With the Python that has torch for the GPU, not .venv: nothing is installed and nothing fetched.
+gpu-check: ## On a machine with a CUDA GPU, at most eight minutes: results/gpu/DEVICE.json (PYTHON=/path/to/python)
+	@$(PYTHON) -m bench.gpu $(ARGS)
 
 bench-sampling: $(READY) ## Share of pool prompts that the tiny warm-up solves when sampled (after make all-tables)
 	@$(PY) -m bench.sampling $(ARGS)

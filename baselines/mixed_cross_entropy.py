@@ -9,6 +9,8 @@ Arithmetic is float32 whatever the inputs' dtype (float64 if any input is): logi
 that make up the gradients, which are rounded to the inputs' dtype only when backward hands them out. With
 half-precision inputs on a CUDA device the residual alone is rounded to that dtype, to use its matrix units.
 
+bf16 on matrix units, with larger chunks and perhaps a Triton kernel, is half_precision.py's: `PATH` chooses it.
+
 Not supported: second derivatives through autograd, `torch.func`, and labels or heads split over devices.
 """
 
@@ -17,11 +19,14 @@ Not supported: second derivatives through autograd, `torch.func`, and labels or 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from baselines import half_precision
+from baselines.half_precision import HalfPath
 from foundation.errors import InputError
 
 IGNORED_LABEL = -100
@@ -30,6 +35,21 @@ _SOFTMAX_BYTES = {"cpu": 8 * 2**20}  # rows normalised at once: what the last-le
 _CAST_BYTES = 32 * 2**20  # slices of a half-precision head that are converted at once
 
 Reduction = Literal["sum", "mean"]
+
+PATH: HalfPath | None = None
+"""How cross-entropy of bf16 inputs (or under bf16 autocast) is computed: None, as everywhere, here; else by
+half_precision.py. To be set once `make gpu-check` has measured it on a GPU; it changes results by bf16 rounding."""
+
+
+@contextmanager
+def computed_by(path: HalfPath | None) -> Iterator[None]:
+    """Use a path inside a `with` block, to compare paths."""
+    global PATH
+    before, PATH = PATH, path
+    try:
+        yield
+    finally:
+        PATH = before
 
 
 def mixed_cross_entropy(
@@ -110,7 +130,10 @@ def token_entropy(hidden_TD: Tensor, head_VD: Tensor, *, chunk_tokens: int | Non
         InputError: shapes that do not fit.
     """
     _check_side("model's", hidden_TD, head_VD, None)
+    halved = PATH is not None and half_precision.suits((hidden_TD, head_VD))
     with torch.autocast(hidden_TD.device.type, enabled=False):
+        if halved:
+            return half_precision.token_entropy(hidden_TD, head_VD, chunk_tokens)
         dtype = _compute_dtype((hidden_TD, head_VD))
         side = _Side(hidden_TD, head_VD, 1.0, dtype, wants_hidden=False, wants_head=False)
         entropy_T = hidden_TD.new_empty(len(hidden_TD), dtype=dtype)
@@ -176,9 +199,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_enabled: bool, *tensors: Tensor) -> Tensor:
         """Return the loss; `tensors` is hidden states and head of each side in turn."""
         wants = [grad_enabled and wanted for wanted in ctx.needs_input_grad[4:]]
-        loss, ctx.gradients = _loss_and_gradients(labels_T, weights, chunk_tokens, tensors, wants)
+        path = PATH if half_precision.suits(tensors) else None  # kept: backward may run outside of autocast
+        loss, ctx.gradients = _loss_and_gradients(labels_T, weights, chunk_tokens, tensors, wants, path)
         if any(wants):
-            ctx.weights, ctx.chunk_tokens, ctx.wants = weights, chunk_tokens, wants
+            ctx.weights, ctx.chunk_tokens, ctx.wants, ctx.path = weights, chunk_tokens, wants, path
             ctx.save_for_backward(labels_T, *tensors)
         return loss
 
@@ -189,7 +213,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         labels_T, *tensors = ctx.saved_tensors
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            _, gradients = _loss_and_gradients(labels_T, ctx.weights, ctx.chunk_tokens, tensors, ctx.wants)
+            _, gradients = _loss_and_gradients(labels_T, ctx.weights, ctx.chunk_tokens, tensors, ctx.wants, ctx.path)
         for index, tensor in enumerate(tensors):  # one at a time, so that a converted copy replaces its original
             gradient = gradients[index]
             if gradient is not None:
@@ -212,7 +236,7 @@ def _reduced_loss(labels_T: Tensor, weights: tuple[float, ...], tensors: tuple[T
 
 def _loss_and_gradients(
     labels_T: Tensor, weights: tuple[float, ...], chunk_tokens: int | None, tensors: Sequence[Tensor],
-    wants: Sequence[bool],
+    wants: Sequence[bool], path: HalfPath | None,
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Return the token-sum loss and, for each of `tensors` that wants one, its gradient in the compute dtype.
 
@@ -225,6 +249,9 @@ def _loss_and_gradients(
         rows_N = labels_T.ne(IGNORED_LABEL).nonzero().squeeze(1)
         labels_N = _select(labels_T, rows_N).long()
         _check_labels(labels_N, len(tensors[1]))
+        if path is not None:
+            loss = _half_precision(path, labels_N, rows_N, weights, chunk_tokens, tensors, wants, gradients)
+            return loss, gradients
         for index, weight in enumerate(weights):
             hidden_TD, head_VD = tensors[2 * index : 2 * index + 2]
             if weight != 0.0:
@@ -235,6 +262,21 @@ def _loss_and_gradients(
             gradients[2 * index] = _unselect(side.hidden_gradient_ND, rows_N, len(labels_T))
             gradients[2 * index + 1] = side.head_gradient_VD
     return loss, gradients
+
+
+def _half_precision(
+    path: HalfPath, labels_N: Tensor, rows_N: Tensor, weights: tuple[float, ...], chunk_tokens: int | None,
+    tensors: Sequence[Tensor], wants: Sequence[bool], gradients: list[Tensor | None],
+) -> Tensor:
+    """Return the loss by way of half_precision.py and put the active sides' gradients into `gradients`."""
+    active = [index for index, weight in enumerate(weights) if weight != 0.0]
+    loss, found = half_precision.loss_and_gradients(
+        path, labels_N, [_select(tensors[2 * i], rows_N) for i in active], [tensors[2 * i + 1] for i in active],
+        [weights[i] for i in active], [(wants[2 * i], wants[2 * i + 1]) for i in active], chunk_tokens)
+    for i, (hidden_gradient_ND, head_gradient_VD) in zip(active, found, strict=True):
+        gradients[2 * i] = _unselect(hidden_gradient_ND, rows_N, len(tensors[2 * i]))
+        gradients[2 * i + 1] = head_gradient_VD
+    return loss
 
 
 def _run_chunks(sides: list[_Side], labels_N: Tensor, chunk_tokens: int | None, wants_gradients: bool) -> Tensor:

@@ -39,8 +39,11 @@ def example_entropies(model: Any, rows: Sequence[Row], *, pad_id: int, batch_tok
             hidden_BSD, head_VD = hidden_and_head(model, batch["input_ids"], batch["attention_mask"])
         supervised_BS = batch["labels"][:, 1:].ne(IGNORED)
         hidden_TD = hidden_BSD[:, :-1][supervised_BS]
-        entropy_T = (token_entropy(hidden_TD, head_VD) if softmax_dtype == "fp32"
-                     else _plain_entropy(hidden_TD, head_VD))
+        if softmax_dtype == "fp32":
+            with torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16"):
+                entropy_T = token_entropy(hidden_TD, head_VD)  # float32 unless a path for bf16 is set
+        else:
+            entropy_T = _plain_entropy(hidden_TD, head_VD)
         counts_B = supervised_BS.sum(dim=1)
         for i, own_T in zip(indices, entropy_T.split(counts_B.tolist()), strict=True):
             entropy_N[i] = own_T.double().mean().item()

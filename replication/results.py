@@ -17,7 +17,7 @@ from replication.plan import REFERENCE_TITLES
 from replication.planning import TRAININGS
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
-from replication.steps import closure
+from replication.steps import closure, hub_revisions
 from replication.store import Store
 from replication.tables import TableRun
 
@@ -66,6 +66,8 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         "notes": notes(run) + _unsafe_lines(steps) + footnotes,
         "footnotes": footnotes,
     }
+    if revisions := hub_revisions(closure(run.targets)):
+        content["provenance"]["revisions"] = revisions
     verdicts.judge_cells(content, run)
     content["ordering"] = verdicts.orderings(content, run) if run.table.cells is None and run.table.against else []
     if run.table.plots is not None:

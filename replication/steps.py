@@ -95,6 +95,12 @@ class Step:
         return self.kind
 
 
+def hub_revisions(steps: Iterable[Step]) -> dict[str, str | None]:
+    """Map each hub repository that the steps read to its commit; None where the lock file has none yet."""
+    return {step.repository: step.revision for step in steps
+            if isinstance(step, FetchModel | LoadProblems) and step.repository is not None}
+
+
 def of_domain(pool: Step) -> str:
     """Return what a label says of a pool's domain: nothing for math."""
     domain = getattr(pool, "domain", "math")
@@ -183,6 +189,20 @@ class FetchModel(Step):
     """Package version or hub commit; None until the lock file knows it."""
     chat_template: str | None = None
     """Given to a tokenizer that ships without one (E.4)."""
+    hub_version: ClassVar[int] = 2
+    """Of the code that takes a hub model: its language model alone since 2."""
+
+    @property
+    def repository(self) -> str | None:
+        """The hub repository, None for a package."""
+        scheme, _, where = self.source.partition(":")
+        return where if scheme == "hub" else None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """As of every step; a hub model has a code version of its own."""
+        own = {} if self.repository is None else {"version": self.hub_version}
+        return {**super().identity, **own}
 
     @property
     def label(self) -> str:
@@ -226,6 +246,18 @@ class LoadProblems(Step):
     seed: int
     sha256: str | None = None
     data_root: str | None = field(default=None, metadata=NOT_IDENTITY)
+
+    @property
+    def repository(self) -> str | None:
+        """The hub repository, None for what comes from elsewhere."""
+        where = self.source.removeprefix("hub:").rpartition("@")[0] if self.source.startswith("hub:") else "None"
+        return None if where == "None" else where
+
+    @property
+    def revision(self) -> str | None:
+        """The hub commit, None where none is recorded yet."""
+        commit = self.source.rpartition("@")[2]
+        return commit if self.repository is not None and commit != "None" else None
 
     @property
     def label(self) -> str:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
+from family_models import published
 from hub_server import COMMIT, SIGNATURE, HubServer
+from safetensors.torch import load_file
 
 from evaluation.benchmarks import BENCHMARKS
 from foundation.errors import PrerequisiteError, StorageError
@@ -343,29 +345,28 @@ def test_a_killed_fetch_leaves_nothing_that_is_read_and_is_repeated(hub, machine
     assert machine.fetch("u").returncode == 0 and not part.exists()
 
 
-def test_a_model_comes_whole_from_the_hub(hub, machine, tiny_checkpoint, tmp_path):
-    import transformers
-
-    transformers.AutoModelForCausalLM.from_pretrained(tiny_checkpoint).save_pretrained(tmp_path / "up",
-                                                                                       max_shard_size="100KB")
-    files = {path.name: path.read_bytes() for path in [*tiny_checkpoint.iterdir(), *(tmp_path / "up").iterdir()]}
-    shards = {name: content for name, content in files.items() if name.endswith(".safetensors") and "-of-" in name}
+def test_a_model_comes_whole_from_the_hub(hub, machine, tmp_path):
+    source = published("qwen3-4b", tmp_path / "up")
+    files = {path.name: path.read_bytes() for path in source.iterdir()}
+    shards = {name: content for name, content in files.items() if "-of-" in name}
+    small = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")
     assert len(shards) > 1
-    hub.add("o/r", large=shards, files={name: files[name] for name in (
-        "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json")})
-    script = ("import sys, json\nfrom pathlib import Path\nfrom replication.actions.base import from_hub\ntold = []\n"
-              "print(json.dumps(from_hub('o/r', None, Path(sys.argv[2]), lock=Path(sys.argv[1]), "
-              "on_progress=told.append)))\nprint(told)")
+    hub.add("o/r", large=shards, files={name: files[name] for name in small})
+    script = ("import sys, json\nfrom dataclasses import replace\nfrom pathlib import Path\n"
+              "from replication.actions.published import from_hub\nfrom replication.models import model_named\n"
+              "told, model = [], replace(model_named('qwen3-4b'), source='hub:o/r')\n"
+              "print(json.dumps(from_hub(model, None, Path(sys.argv[2]), Path(sys.argv[1]), "
+              "on_progress=told.append)))\n"
+              "print(told)")
     done = machine.run([sys.executable, "-c", script, str(machine.lock), str(tmp_path / "out")])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[0])["revision"] == COMMIT
     told = json.loads(done.stdout.splitlines()[1])
     assert told == sorted(told) and told[-1] == 1.0 and len(told) >= len(shards)
-    ours, theirs = (transformers.AutoModelForCausalLM.from_pretrained(folder).state_dict()
-                    for folder in (tmp_path / "out", tiny_checkpoint))
+    ours = load_file(tmp_path / "out" / "model.safetensors")
+    theirs = {name: weight for shard in shards for name, weight in load_file(source / shard).items()}
     assert set(ours) == set(theirs) and all(ours[name].equal(theirs[name]) for name in ours)
-    assert machine.entry()["files"] == {name: sha256(content) for name, content in
-                                        (hub.repositories["models", "o/r"].files | shards).items()}
+    assert machine.entry()["files"] == {name: sha256(files[name]) for name in (*small, *shards)}
 
 
 def test_one_refusal_does_not_stop_the_other_benchmarks_but_a_dead_server_does(hub, machine):

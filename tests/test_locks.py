@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from fake_hub import COMMIT
 
 from evaluation.benchmarks import BENCHMARKS
 from foundation import locks
@@ -25,7 +26,7 @@ from replication.data.real import SOURCES
 SHARED = Path(os.environ.get("WMSS_SHARED", Path(__file__).parents[1].parent / "shared"))
 DATA_ROOT = SHARED / "datasets"
 needs_data = pytest.mark.skipif(not DATA_ROOT.is_dir(), reason=f"no data sets at {DATA_ROOT} (set WMSS_SHARED)")
-COMMIT, OTHER = "a" * 40, "b" * 40
+OTHER = "b" * 40
 
 
 @pytest.fixture

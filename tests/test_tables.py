@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from foundation import locks
 from foundation.errors import InputError, PrerequisiteError
 from replication import formats
 from replication.catalogue import tables
@@ -13,12 +14,12 @@ from replication.cli import Options
 from replication.models import MODELS
 from replication.paper import TABLES
 from replication.plan import Planners, Request
-from replication.planning import sharing
+from replication.planning import print_plan, sharing
 from replication.results import contents
 from replication.run import RunReport
 from replication.running import prepare
 from replication.scales import SCALES
-from replication.steps import closure
+from replication.steps import closure, hub_revisions
 from replication.store import Store
 from replication.tables import TableRun
 
@@ -141,6 +142,32 @@ def test_a_changed_setting_takes_the_papers_values_away():
     run = prepare((replace(DECLARED["table2"]),), Options(plan=True, set=("wdjt.mix_weight=0.3",)))[0].run
     with_values = {cell.row for cell in run.cells if cell.paper is not None}
     assert "WMSS" not in with_values and "+ WD-JT" not in with_values
+
+
+@pytest.mark.parametrize("commit", [None, "c" * 40])
+def test_the_revisions_of_hub_models_and_data_are_planned_and_recorded(commit, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(locks, "hub_entry", lambda repo_id, *_: locks.HubEntry(type="model", revision=commit, files={}))
+    run = TableRun.plan(DECLARED["table4"], planners("gemma-3-4b"))
+    assert hub_revisions(closure(run.targets))["google/gemma-3-4b-pt"] == commit
+    found = contents(run, RunReport(), Store(tmp_path / "store"))["provenance"]["revisions"]
+    assert set(found.values()) == {commit} and {"google/gemma-3-4b-pt", "openai/gsm8k"} <= set(found)
+    print_plan([run], Store(tmp_path / "store"))
+    printed = capsys.readouterr().out
+    if commit is None:
+        assert "hub: not pinned yet: google/gemma-3-4b-pt, " in printed and "hub: google" not in printed
+    else:
+        assert f"hub: google/gemma-3-4b-pt at {commit}\n" in printed and "not pinned yet" not in printed
+
+
+def test_what_comes_from_no_hub_records_no_revision(planned, tmp_path):
+    content = contents(planned["table1"], RunReport(), Store(tmp_path / "store"))
+    assert "revisions" not in content["provenance"]
+
+
+def test_a_hub_model_has_a_code_version_of_its_own():
+    hub, package = (planners(model)("math").base() for model in ("gemma-3-4b", "smollm2-135m"))
+    assert hub.identity["version"] == hub.hub_version and package.identity["version"] == package.version
+    assert hub.repository == "google/gemma-3-4b-pt" and package.repository is None
 
 
 @pytest.mark.parametrize("name", DECLARED)

@@ -14,10 +14,12 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import vllm_interface
+from family_models import fetched, published
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,8 +27,9 @@ from evaluation.backends import hf
 from evaluation.backends import vllm as backend
 from evaluation.backends.interface import BACKENDS, Engine, Prompt, Request, Sampling
 from evaluation.backends.sequences import PlannedSequence, Slot
+from foundation import multimodal
 from foundation.errors import GenerationError, InputError, PrerequisiteError
-from foundation.prompts import encode_prompt, stop_ids
+from foundation.prompts import PromptFormat, encode_prompt, stop_ids
 
 ROOT = Path(__file__).parents[1]
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed")
@@ -95,6 +98,41 @@ def test_every_sample_is_a_request_with_its_own_seed_and_limit(stand_in, request
             "enable_prefix_caching": True, "max_model_len": longest, "generation_config": "vllm"}
         assert told["in_process"] == "0"
     assert len({row["seed"] for row in rows}) == len(rows)
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gemma")
+    return fetched("gemma-3-4b", published("gemma-3-4b", folder / "hub"), folder / "checkpoint")
+
+
+def test_gemma_is_given_in_its_published_form_without_room_for_pictures(stand_in, request_, gemma, tmp_path):
+    prompt = PromptFormat(style="tag_free", system=None, terminator="<end_of_turn>")
+    request = replace(request_(Sampling(), keep_token_ids=True), prompt=prompt)
+    (tmp_path / "out").mkdir()
+    backend.generate(gemma, PROMPTS, request, tmp_path / "out/records", key="k")
+    rows = _rows(tmp_path / "out/records")
+    assert len(rows) == len(PROMPTS)
+    for row in rows:
+        told = json.loads(row["text"])
+        assert told["architecture"] == ["Gemma3ForConditionalGeneration"] and told["pictures"] == {"image": 0}
+        assert {"model.safetensors.index.json", "processor_config.json", "tokenizer.json"} <= set(told["files"])
+        assert told["params"]["stop_token_ids"] == [5, 1]  # <end_of_turn>, <eos>
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["records"]
+
+
+def test_other_models_are_given_as_they_are(stand_in, request_, tiny_checkpoint, tmp_path):
+    backend.generate(tiny_checkpoint, PROMPTS[:1], request_(Sampling()), tmp_path / "records", key="k")
+    told = json.loads(_rows(tmp_path / "records")[0]["text"])
+    assert told["engine"]["model"] == str(tiny_checkpoint) and told["pictures"] is None
+
+
+def test_a_finished_request_writes_no_published_form(stand_in, request_, gemma, tmp_path, monkeypatch):
+    prompt = PromptFormat(style="tag_free", system=None, terminator="<end_of_turn>")
+    request = replace(request_(Sampling()), prompt=prompt)
+    backend.generate(gemma, PROMPTS, request, tmp_path / "records", key="k")
+    monkeypatch.setattr(multimodal, "wrap", None)
+    backend.generate(gemma, PROMPTS, request, tmp_path / "records", key="k")
 
 
 def test_greedy_is_temperature_0_without_a_seed(stand_in, request_, tiny_checkpoint, tmp_path):

@@ -72,6 +72,8 @@ class LLM:
                 raise RuntimeError("Engine core initialization failed. See root cause above.")
             raise ValueError(message)
         self.settings = given["kwargs"] | {name: given[name] for name in keywords if name in given}
+        self.folder = sorted(os.listdir(given["model"]))
+        self.architecture = json.loads(Path(given["model"], "config.json").read_text())["architectures"]
         print("loaded by", os.getpid(), flush=True)
 
     def generate(self, *arguments, **keywords):
@@ -91,7 +93,9 @@ class LLM:
         if _fails("STAND_IN_RAISES", params.seed):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         told = {"engine": self.settings, "params": vars(params), "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
-                "in_process": os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"], "ids": ids, "process": os.getpid()}
+                "in_process": os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"], "ids": ids, "process": os.getpid(),
+                "architecture": self.architecture, "files": self.folder,
+                "pictures": self.settings.get("limit_mm_per_prompt")}
         output = CompletionOutput(index=0, text=json.dumps(told), token_ids=(7, 8, params.stop_token_ids[0]),
                                   cumulative_logprob=None, logprobs=None,
                                   finish_reason=os.environ.get("STAND_IN_REASON", "stop"))

@@ -11,6 +11,9 @@ splits such a request in the same way.
 
 Reproducible on the same hardware, vLLM version and chunks only: vLLM's kernels are not invariant to batch composition
 unless VLLM_BATCH_INVARIANT=1 is set. Texts differ from the `hf` backend's by rounding and by how noise is drawn.
+
+The text model of a multimodal one (Gemma-3) is given to vLLM in the published form, as the paper does (App. E.4). That
+form is written beside the records when there is something to generate, and removed afterwards.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from evaluation.backends.sequences import (
     record,
     refuse_large_top_k,
 )
+from foundation import multimodal
 from foundation.errors import GenerationError, InputError, PrerequisiteError
 from foundation.prompts import stop_ids
 
@@ -60,6 +64,7 @@ def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, re
     Raises:
         InputError: as there, or a temperature that vLLM would change.
         PrerequisiteError: vLLM is not installed, there are too few GPUs, or they have too little memory.
+        ArtifactError: the checkpoint cannot be put back into its published form.
         GenerationError: vLLM gave up on a sequence, or engines died.
     """
     if importlib.util.find_spec("vllm") is None:
@@ -80,17 +85,26 @@ def generate(checkpoint: Path, prompts: Sequence[Question], request: Request, re
     todo = [s for s in sequences if s.slot not in done]
     if not todo:
         return
-    make = partial(load, _engine_settings(checkpoint, sequences, request, engine), request,
-                   stop_ids(tokenizer, request.prompt))
-    made = len(done)
+    with multimodal.published_form(checkpoint, records.with_name(f".{records.name}.export")) as folder:
+        settings = _engine_settings(folder, sequences, request, engine)
+        if multimodal.is_part(checkpoint):
+            settings["limit_mm_per_prompt"] = {"image": 0}  # no memory for pictures: prompts are text
+        make = partial(load, settings, request, stop_ids(tokenizer, request.prompt))
+        _run(form_chunks(todo, len(groups)), groups, make, records,
+             lambda left: on_progress(1 - left / len(sequences)))
+
+
+def _run(chunks: list[list[PlannedSequence]], groups: list[str], make: Callable[[Path], Answer], records: Path,
+         on_left: Callable[[int], None]) -> None:
+    left = sum(map(len, chunks))
     with records.open("a", encoding="utf-8") as file:
         def keep(rows: Rows) -> None:
-            nonlocal made
+            nonlocal left
             append(file, rows)
-            made += len(rows)
-            on_progress(made / len(sequences))
+            left -= len(rows)
+            on_left(left)
 
-        run_chunks(groups, form_chunks(todo, len(groups)), make, records, keep)
+        run_chunks(groups, chunks, make, records, keep)
 
 
 def form_chunks(todo: Sequence[PlannedSequence], engines: int) -> list[list[PlannedSequence]]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,13 @@ from baselines.batches import ordered
 from baselines.branches import BranchedModel
 from baselines.sft import SFT
 from baselines.trainer import train, write_log
-from foundation import hub, locks
 from foundation.errors import PrerequisiteError
 from foundation.seeds import stream_seed
 from replication import tiny
+from replication.actions.published import from_hub
 from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.data.synthetic import Dialogue, pretraining_texts
+from replication.models import model_named
 from replication.worker import Job
 
 _TOKENS_PER_TEXT = 66  # a little below the average of 70, so that there is text enough for every update
@@ -78,7 +76,8 @@ def fetch_model(job: Job) -> dict[str, Any]:
     if not torch.cuda.is_available():
         raise PrerequisiteError(f"{where} needs a CUDA GPU, and this build of torch ({torch.__version__}) finds none; "
                                 "install a CUDA build of torch that fits the driver")
-    return from_hub(where, job.step.chat_template, job.output / "checkpoint", on_progress=job.on_progress)
+    return from_hub(model_named(job.step.model), job.step.chat_template, job.output / "checkpoint",
+                    on_progress=job.on_progress)
 
 
 def _from_gguf(where: str, folder: Path) -> dict[str, Any]:
@@ -102,24 +101,3 @@ def _from_gguf(where: str, folder: Path) -> dict[str, Any]:
             delattr(model, name)
     save_checkpoint(model, tokenizer, folder, [tokenizer.eos_token_id])
     return {"parameters": model.num_parameters(), "file": found[0].name, "vocabulary": len(tokenizer)}
-
-
-def from_hub(repo_id: str, chat_template: str | None, folder: Path, *, lock: Path = locks.LOCK_PATH,
-             on_progress: Callable[[float], None] = lambda fraction: None) -> dict[str, Any]:
-    """Fetch every file the weights need, at the recorded commit, and save them as a plain checkpoint.
-
-    Raises:
-        PrerequisiteError, InputError, StorageError: as for `foundation.hub.fetch`.
-    """
-    fetch = partial(hub.fetch_all, repo_id, repo_type="model", lock=lock)
-    config, _, _, index = fetch(("config.json", "tokenizer.json", "tokenizer_config.json",
-                                 "model.safetensors.index.json"), on_progress=lambda fraction: None)
-    shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    fetch(sorted(shards), on_progress=on_progress)
-    entry = locks.hub_entry(repo_id, lock)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(config.parent, local_files_only=True)
-    if chat_template is not None and tokenizer.chat_template is None:
-        tokenizer.chat_template = chat_template
-    model = transformers.AutoModelForCausalLM.from_pretrained(config.parent, dtype="auto", local_files_only=True)
-    save_checkpoint(model, tokenizer, folder, [tokenizer.eos_token_id])
-    return {"parameters": model.num_parameters(), "repository": repo_id, "revision": entry.revision if entry else None}

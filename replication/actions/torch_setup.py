@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from baselines import distributed
+from foundation import multimodal
 
 
 def prepare(threads: int, seed: int = 0) -> torch.device:
@@ -24,6 +26,7 @@ def prepare(threads: int, seed: int = 0) -> torch.device:
 def save_checkpoint(model: Any, tokenizer: Any, folder: Any, stop_ids: list[int]) -> None:
     """Write a plain checkpoint that `AutoModelForCausalLM.from_pretrained` loads, with the ids that end generation.
 
+    What the checkpoint that the model was loaded from carries beside a text model goes along (foundation.multimodal).
     Of several processes all must call this; the main one writes.
     """
     weights = distributed.whole_weights(model)
@@ -35,3 +38,4 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Any, stop_ids: list[int]
     )
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
+    multimodal.carry(model.name_or_path, Path(folder))

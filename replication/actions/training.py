@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from baselines.selection import select
 from baselines.teacher import load_targets
 from baselines.trainer import AtUpdates, TrainingLog, train, write_log
 from foundation.errors import InputError
-from foundation.files import read_jsonl, write_jsonl
+from foundation.files import link_tree, read_jsonl, write_jsonl
 from foundation.prompts import stop_ids
 from foundation.seeds import stream, stream_seed
 from replication.actions.rollouts import check_tokenizer
@@ -110,13 +109,7 @@ def snapshot(job: Job) -> dict[str, Any]:
     if not source.is_dir():
         raise InputError(f"the training {job.step.of.id} kept no checkpoint {job.step.which!r}; a weak branch exists "
                          "only where it was trained")
-    target = job.output / "checkpoint"
-    target.mkdir()
-    for file in sorted(source.iterdir()):
-        try:
-            os.link(file, target / file.name)
-        except OSError:
-            shutil.copyfile(file, target / file.name)
+    link_tree(source, job.output / "checkpoint")
     return {"which": job.step.which}
 
 
