@@ -355,7 +355,7 @@ def test_a_model_comes_whole_from_the_hub(hub, machine, tmp_path):
     script = ("import sys, json\nfrom dataclasses import replace\nfrom pathlib import Path\n"
               "from replication.actions.published import from_hub\nfrom replication.models import model_named\n"
               "told, model = [], replace(model_named('qwen3-4b'), source='hub:o/r')\n"
-              "print(json.dumps(from_hub(model, None, Path(sys.argv[2]), Path(sys.argv[1]), "
+              "print(json.dumps(from_hub(model, 'x', Path(sys.argv[2]), Path(sys.argv[1]), "
               "on_progress=told.append)))\n"
               "print(told)")
     done = machine.run([sys.executable, "-c", script, str(machine.lock), str(tmp_path / "out")])
