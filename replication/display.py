@@ -89,6 +89,12 @@ class Display:
         if failure.trace:
             self.say(failure.trace)
 
+    def again(self, step: Step, reason: str) -> None:
+        """A step was lost with its node and will run again."""
+        self.running.pop(step.key, None)
+        self.estimate.fractions.pop(step.key, None)
+        self.say(f"LOST {step.label} ({step.id}): {reason}; it runs again")
+
     def say(self, line: str) -> None:
         """Print a line that stays."""
         self.last_said = time.monotonic()
@@ -133,6 +139,12 @@ class LiveDisplay(Display):
         if step.key in self.tasks:
             self.bars.remove_task(self.tasks.pop(step.key))
         super().fail(step, failure)
+
+    def again(self, step: Step, reason: str) -> None:
+        """Close the bar and say so."""
+        if step.key in self.tasks:
+            self.bars.remove_task(self.tasks.pop(step.key))
+        super().again(step, reason)
 
     def tick(self) -> None:
         """Move the whole."""

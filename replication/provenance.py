@@ -78,6 +78,15 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(names)
 
 
+def gpu_devices() -> tuple[str, ...]:
+    """Return the CUDA devices this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = gpu_names()
+    if not names or chosen is None:
+        return tuple(str(i) for i in range(len(names)))
+    return tuple(name for part in chosen.split(",") if (name := part.strip()) not in ("", "-1"))
+
+
 def provenance() -> dict[str, Any]:
     """Return everything above and the Python version, for manifests and result files."""
     return {**commit(), "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()}

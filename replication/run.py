@@ -1,28 +1,26 @@
-"""Runs the steps that a table needs, in worker processes; the only orchestrator.
+"""Runs the steps that a table needs; the only orchestrator. Who runs them is behind `replication.executors`.
 
 What is done is left alone, what is shared runs once, what fails takes only its descendants with it.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 from replication.display import Display, display
-from replication.provenance import gpu_names
+from replication.executors import Executor, OpenExecutor
+from replication.executors.local import local
 from replication.steps import Step, closure
 from replication.store import Store
-from replication.worker import ENVIRONMENT, Done, Failed, Progress, worker_main
+from replication.worker import Done, Failed, Lost, Message, Progress
 
-IDLE_EXIT_SECONDS = 10.0
 WHICH_FAILED = "which failed: "
 """Stands in the reason of a step that was not run, before the reason of the one it needs."""
+MOST_LOSSES = 3
+"""Nodes that a step may be lost with before it counts as failed."""
 
 
 @dataclass(slots=True)
@@ -39,13 +37,6 @@ class RunReport:
         """0, or the worst exit code of a failed step."""
         codes = {failure.exit_code for failure in self.failed.values()}
         return 0 if not codes else 1 if 1 in codes else max(codes)
-
-
-@dataclass(slots=True)
-class _Worker:
-    process: BaseProcess
-    connection: Connection
-    step: Step | None = None
 
 
 def missing_steps(targets: Iterable[Step], store: Store) -> list[Step]:
@@ -69,13 +60,16 @@ def missing_steps(targets: Iterable[Step], store: Store) -> list[Step]:
     return list(needed.values())
 
 
-def run_steps(targets: Sequence[Step], store: Store, *, jobs: int) -> RunReport:
+def run_steps(targets: Sequence[Step], store: Store, *, jobs: int, open_executor: OpenExecutor | None = None
+              ) -> RunReport:
     """Bring every target into the store.
 
     Args:
         targets: the steps wanted; what they need is found from them.
         store: where results live.
-        jobs: worker processes.
+        jobs: worker processes, where they run on this machine.
+        open_executor: opens what runs the steps (default: worker processes on this machine); asked for only if there
+            is something to run.
 
     Returns:
         The report; failed steps and their descendants are in `failed`, never raised.
@@ -84,95 +78,71 @@ def run_steps(targets: Sequence[Step], store: Store, *, jobs: int) -> RunReport:
     pending = missing_steps(targets, store)
     report = RunReport(done_before=len(closure(targets)) - len(pending))
     if pending:
-        with display(pending, report.done_before, jobs) as shown:
-            _Scheduler(pending, store, min(jobs, len(pending)), report, shown).run()
+        executor = (open_executor or local(store, jobs))(pending)
+        try:
+            with display(pending, report.done_before, executor.width) as shown:
+                _Scheduler(pending, store, executor, report, shown).run()
+        finally:
+            executor.close()
     report.seconds = time.monotonic() - started
     return report
 
 
 class _Scheduler:
-    """Hands ready steps to idle workers, longest remaining chain first."""
+    """Hands ready steps to the executor, longest remaining chain first."""
 
-    def __init__(self, pending: list[Step], store: Store, jobs: int, report: RunReport, shown: Display) -> None:
+    def __init__(self, pending: list[Step], store: Store, executor: Executor, report: RunReport, shown: Display
+                 ) -> None:
         self.pending = {step.key: step for step in pending}
-        self.store, self.report, self.shown, self.jobs = store, report, shown, jobs
+        self.running: dict[str, Step] = {}
+        self.lost: Counter[str] = Counter()
+        self.store, self.executor, self.report, self.shown = store, executor, report, shown
         self.priority = _chain_seconds(pending)
-        self.workers: list[_Worker] = []
 
     def run(self) -> None:
-        try:
-            while self.pending or any(worker.step for worker in self.workers):
-                self._assign()
-                self._collect()
-        finally:
-            for worker in self.workers:
-                worker.connection.close()
-            for worker in self.workers:
-                if worker.step is None:  # an idle worker ends by itself and tidies up; a busy one must not publish
-                    worker.process.join(IDLE_EXIT_SECONDS)
-                worker.process.kill()
-                worker.process.join()
+        while self.pending or self.running:
+            self._assign()
+            for step, message in self.executor.events(1.0):
+                self._handle(step, message)
+            self.shown.tick()
 
     def _assign(self) -> None:
-        running = {worker.step.key for worker in self.workers if worker.step}
-        blocked = set(self.pending) | running
+        blocked = set(self.pending) | set(self.running)
         ready = [step for step in self.pending.values()
                  if not any(parent.key in blocked for parent in step.parents.values())]
         ready.sort(key=lambda step: -self.priority[step.key])
-        for step in ready:
-            worker = next((w for w in self.workers if w.step is None), None)
-            if worker is None:
-                if len(self.workers) >= self.jobs:
-                    return
-                worker = _start_worker(self.store.root, len(self.workers))
-                self.workers.append(worker)
-            try:
-                worker.connection.send(step)
-            except OSError:  # it died idle (out of memory, say): the step stays pending for another
-                self._forget(worker)
-                return
+        for step in self.executor.start(ready):
             del self.pending[step.key]
-            worker.step = step
+            self.running[step.key] = step
             self.shown.start(step)
+        for step in ready:
+            if step.key in self.pending and (why := self.executor.hopeless(step)) is not None:
+                del self.pending[step.key]
+                self._fail(step, Failed(step.key, why, 2, None))
 
-    def _collect(self) -> None:
-        busy = {worker.connection: worker for worker in self.workers if worker.step}
-        for connection in wait(list(busy), timeout=1.0):
-            worker = busy[connection]  # type: ignore[index]
-            try:
-                message = worker.connection.recv()
-            except (EOFError, ConnectionResetError):
-                self._worker_died(worker)
-                continue
-            self._handle(worker, message)
-        self.shown.tick()
-
-    def _handle(self, worker: _Worker, message: Done | Failed | Progress) -> None:
-        step = worker.step
-        assert step is not None
+    def _handle(self, step: Step, message: Message) -> None:
         if isinstance(message, Progress):
             self.shown.progress(step, message.fraction, message.waiting)
             return
-        worker.step = None
+        del self.running[step.key]
         if isinstance(message, Done):
             if message.ran:
                 self.report.ran.append(step)
             self.shown.finish(step, message.seconds)
+        elif isinstance(message, Lost):
+            self._again(step, message)
         else:
             self._fail(step, message)
 
-    def _worker_died(self, worker: _Worker) -> None:
-        step = worker.step
-        assert step is not None
-        self._forget(worker)
-        code = worker.process.exitcode
-        why = "was killed (out of memory?)" if code == -9 else f"ended with exit code {code}"
-        self._fail(step, Failed(step.key, f"its worker process {why}; run again to go on from here", 1, None))
-
-    def _forget(self, worker: _Worker) -> None:
-        worker.connection.close()
-        worker.process.join()
-        self.workers.remove(worker)
+    def _again(self, step: Step, message: Lost) -> None:
+        """Let a step that vanished with its node run elsewhere; it may be what takes nodes down, so not for ever."""
+        self.lost[step.key] += 1
+        if self.lost[step.key] > MOST_LOSSES:
+            self._fail(step, Failed(step.key, f"{message.reason}; that was loss {self.lost[step.key]} of this step, so "
+                                    "it may be what takes the nodes down; run again to go on from here", 1, None))
+            return
+        self.pending[step.key] = step
+        self.shown.again(step, message.reason)
 
     def _fail(self, step: Step, failure: Failed) -> None:
         self.report.failed[step.key] = failure
@@ -184,24 +154,6 @@ class _Scheduler:
                 self.report.failed[other.key] = Failed(other.key, reason, failure.exit_code, None)
                 self.shown.estimate.finished(other, 0.0)
                 del self.pending[other.key]
-
-
-def _start_worker(store_root: Path, number: int) -> _Worker:
-    """Start a worker; where there are GPUs it sees one of its own, so that no library spreads a batch over several."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)
-    if gpus := gpu_names():
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(number % len(gpus)))
-    try:
-        process = context.Process(target=worker_main, args=(theirs, store_root, os.getpid()))
-        process.start()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-    theirs.close()
-    return _Worker(process, ours)
 
 
 def _chain_seconds(steps: list[Step]) -> dict[str, float]:

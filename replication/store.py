@@ -5,6 +5,9 @@
     <store>/.locks/<step id>                                flock: two processes that want one step run it once
     <store>/.damaged/<step id>-<n>/                         moved aside because its contents no longer match
     <store>/.failed/<step id>.json                          why its last attempt failed; gone once it succeeds
+    <store>/.identity                                       a random name, by which nodes of a cluster know the store
+
+Nothing here compares times: clocks of nodes that share a store may differ.
 
 Checking whether a step is done reads its manifest and file sizes; contents are hashed when first used in a process.
 """
@@ -15,6 +18,8 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +33,9 @@ from replication.steps import Step, closure
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+IDENTITY = ".identity"
+VISIBLE_SECONDS = 60.0
+"""How long a network file system may keep back a folder that another node has made (Linux NFS: up to a minute)."""
 
 
 class Store:
@@ -174,6 +182,35 @@ class Store:
             except BlockingIOError:
                 on_wait()
                 fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def await_visible(self, steps: Iterable[Step], seconds: float = VISIBLE_SECONDS) -> None:
+        """Wait for results that another node has published: a network file system may show them late.
+
+        Raises:
+            ArtifactError: one is still not there after so many seconds.
+        """
+        end = time.monotonic() + seconds
+        while missing := [step for step in steps if not (self.folder(step) / MANIFEST).is_file()]:
+            if time.monotonic() > end:
+                raise ArtifactError(f"{missing[0].id} ({missing[0].label}) was published {seconds:.0f} s ago, and "
+                                    f"{platform.node()} still does not see it in the store {self.root}")
+            os.listdir(self.root)  # makes a network file system look again
+            time.sleep(0.2)
+
+    def identity(self) -> str:
+        """Return the store's own random name, made at the first call: how other nodes know that they see this store."""
+        path = self.root / IDENTITY
+        with self.exclusively(".identity"):
+            if not path.is_file():
+                write_atomic(path, secrets.token_hex(16) + "\n")
+        return path.read_text(encoding="utf-8").strip()
+
+    @contextmanager
+    def exclusively(self, name: str) -> Iterator[None]:
+        """Hold a lock of the store's that is no step's; waits for it."""
+        with (self.root / ".locks" / name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def building_folder(self, step: Step) -> Path:

@@ -1,4 +1,7 @@
-"""A worker process: receives steps, runs their actions, publishes results, dies with its parent."""
+"""A worker process: receives steps, runs their actions, publishes results, dies with its parent.
+
+What runs one step (`attempt`, `execute`) is the same for every executor.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import ctypes
 import errno
 import importlib
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -60,6 +64,17 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Assignment:
+    """A step on its way to the process that runs it, with what it was given there."""
+
+    step: Step
+    gpus: tuple[str, ...] = ()
+    """Its devices, as CUDA_VISIBLE_DEVICES names them."""
+    processes: int = 1
+    """That it may use together."""
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """A finished step: whether this process ran it, its seconds."""
 
@@ -87,6 +102,17 @@ class Progress:
     waiting: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A step whose node vanished: it did not fail, and may run again elsewhere."""
+
+    key: str
+    reason: str
+
+
+Message = Done | Failed | Progress | Lost
+
+
 def worker_main(connection: Connection, store_root: Path, parent_pid: int) -> None:
     """Run steps received over `connection` until it closes."""
     die_with_parent(parent_pid)
@@ -95,31 +121,41 @@ def worker_main(connection: Connection, store_root: Path, parent_pid: int) -> No
     store = Store(store_root)
     while True:
         try:
-            step = connection.recv()
+            assignment = connection.recv()
         except EOFError:
             return
-        connection.send(_attempt(step, store, connection, parent_pid))
+
+        def report(fraction: float, waiting: bool = False, key: str = assignment.step.key) -> None:
+            stop_if_orphan(parent_pid)
+            connection.send(Progress(key, fraction, waiting))
+
+        connection.send(attempt(assignment, store, report))
 
 
 def die_with_parent(parent_pid: int) -> None:
     """Have the kernel kill this process when its parent dies: an orphan must never publish into the next run."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    _stop_if_orphan(parent_pid)
+    stop_if_orphan(parent_pid)
 
 
-def _stop_if_orphan(parent_pid: int) -> None:
+def stop_if_orphan(parent_pid: int) -> None:
+    """End this process at once if its parent is gone."""
     if os.getppid() != parent_pid:
         os._exit(1)
 
 
-def _attempt(step: Step, store: Store, connection: Connection, parent_pid: int) -> Done | Failed:
-    def report(fraction: float, waiting: bool = False) -> None:
-        _stop_if_orphan(parent_pid)
-        connection.send(Progress(step.key, fraction, waiting))
+def attempt(assignment: Assignment, store: Store, report: Callable[..., None]) -> Done | Failed:
+    """Run a step; whatever goes wrong becomes a `Failed` that says what and where.
 
+    Args:
+        assignment: the step and what it was given.
+        store: where parents lie and the result goes.
+        report: told `(fraction, waiting)` while it runs.
+    """
+    step = assignment.step
     try:
-        return execute(step, store, report)
+        return execute(step, store, report, assignment)
     except SuiteError as error:
         return Failed(step.key, str(error), error.exit_code, None)
     except Exception as error:
@@ -146,8 +182,9 @@ def _disk_error(error: Exception, root: Path) -> StorageError | None:
     return None
 
 
-def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
+def execute(step: Step, store: Store, report: Callable[..., None], given: Assignment | None = None) -> Done:
     """Run one step unless it is done: lock, action into a building folder, publish."""
+    given = given or Assignment(step)
     with store.lock(step, on_wait=lambda: report(0.0, waiting=True)):
         if store.is_whole(step):
             return Done(step.key, ran=False, seconds=0.0)
@@ -161,12 +198,15 @@ def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
         scratch.mkdir(exist_ok=True)
         module, function = step.action.split(":")
         throttled = _throttled(report)
-        job = Job(step, {role: store.use(parent) for role, parent in step.parents.items()}, output, scratch, throttled)
+        inputs = {role: store.use(parent) for role, parent in step.parents.items()}
+        job = Job(step, inputs, output, scratch, throttled, given.processes, given.gpus)
         notes = getattr(importlib.import_module(module), function)(job) or {}
         seconds = time.monotonic() - started
         report(1.0)
         store.publish(step, output, {"notes": notes, "seconds": seconds, "finished": time.time(),
-                                     "command": sys.argv, "provenance": provenance()})
+                                     "command": sys.argv, "provenance": provenance(),
+                                     "placement": {"node": platform.node(), "gpus": list(given.gpus),
+                                                   "processes": given.processes}})
         store.discard_building(step)
         return Done(step.key, ran=True, seconds=seconds)
 

@@ -249,19 +249,20 @@ def test_damage_noticed_twice_at_once_is_one_damage(store):
 
 def test_a_worker_that_died_idle_is_replaced(store, monkeypatch):
     """The second step is ready only after the first; meanwhile its worker is killed."""
-    from replication import run as run_module
+    from replication.executors.local import LocalExecutor
 
     first = Write(text="a")
     second = Write(text="b", needs=(first,))
-    original = run_module._Scheduler._handle
+    original = LocalExecutor._release
 
-    def handle_and_kill(self, worker, message):
-        original(self, worker, message)
-        if worker.step is None and self.pending:
+    def release_and_kill(self, worker):
+        done = worker.step
+        original(self, worker)
+        if done.key == first.key:
             worker.process.kill()
             worker.process.join()
 
-    monkeypatch.setattr(run_module._Scheduler, "_handle", handle_and_kill)
+    monkeypatch.setattr(LocalExecutor, "_release", release_and_kill)
     report = run_steps([second], store, jobs=1)
     assert report.exit_code == 0 and read(store.root, second) == "ab"
 

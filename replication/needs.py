@@ -1,0 +1,65 @@
+"""What a step needs of a machine: GPUs, cores, memory. Read from its kind and its model; never part of its hash.
+
+A training at paper scale takes all GPUs of a node, up to eight (App. E.5); what only runs a model forward takes one;
+data, selection and grading take cores. Models that run on a CPU take no GPU of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from replication.cost.shapes import SHAPES
+from replication.cost.step_costs import GPUS_PER_TRAINING, branches
+from replication.models import MODELS, Model
+from replication.steps import Step, closure
+
+Work = Literal["training", "forward", "light"]
+WORK: dict[str, Work] = {
+    **dict.fromkeys(("pretrain", "train", "train-pairs"), "training"),
+    **dict.fromkeys(("entropy", "targets", "generate", "rollouts", "samples", "logit-statistics", "theory"), "forward"),
+}
+"""By kind; every other kind (data, selection, grading, fetching) is light: no model is run."""
+CORES_PER_GPU = 2
+"""Of a process that computes on a GPU: one that feeds it, one for what it writes and reads."""
+CPU_MODEL_GIB = {"tiny": 1.5, "small": 6.0}
+"""Measured peaks of one training process: 1.2 GiB (tiny), 4.8 GB (SmolLM2-135M in fp32), and room."""
+LIGHT_GIB = 1.0
+RUNTIME_GIB = 4.0
+"""Of a process that computes on a GPU, beside the weights that it reads: torch, CUDA, the kernels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Needs:
+    """What a step holds from begin to end, on one node."""
+
+    gpus: int = 0
+    cores: int = 1
+    memory_gib: float = LIGHT_GIB
+    shares_gpu: bool = False
+    """Computes on a GPU where there is one, beside others: a model so small that it needs none of its own."""
+
+
+def needs_of(step: Step, gpus_per_training: int = GPUS_PER_TRAINING) -> Needs:
+    """Return what a step needs.
+
+    Args:
+        step: any step; a kind that is not known here needs one core for each of its threads.
+        gpus_per_training: GPUs of a training of a model that needs GPUs.
+    """
+    work, model = WORK.get(step.kind, "light"), _model(step)
+    if work == "light" or model is None:
+        return Needs(cores=step.threads)
+    if not model.gpu_memory_gib:
+        return Needs(cores=step.threads, memory_gib=CPU_MODEL_GIB.get(model.scale, CPU_MODEL_GIB["small"]),
+                     shares_gpu=True)
+    gpus = gpus_per_training if work == "training" else 1
+    models = sum(branches(step)) if work == "training" else 1
+    weights = 4 * SHAPES[model.name].parameters / 2**30  # read in fp32, by each process
+    return Needs(gpus=gpus, cores=CORES_PER_GPU * gpus, memory_gib=gpus * (models * weights + RUNTIME_GIB))
+
+
+def _model(step: Step) -> Model | None:
+    """Return the backbone that a step's checkpoints come from, None where there is none."""
+    names = (getattr(s, "model", None) for s in closure([step]) if s.kind in ("pretrain", "fetch"))
+    return next((MODELS[name] for name in names if name in MODELS), None)
