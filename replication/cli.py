@@ -51,6 +51,12 @@ class Options:
     """Change a setting: --set wdjt.mix_weight=0.42 (repeatable; a wrong name lists the right ones)."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Worker processes (default: as many as fit the cores). Does not change results."""
+    executor: Literal["local", "ray"] = "local"
+    """What runs the steps: processes here, or a Ray cluster whose nodes share the store (docs/cluster.md)."""
+    address: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT")] = None
+    """Of the Ray cluster that this machine is a node of (default: auto)."""
+    gpus_per_training: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """GPUs that a training of a model that needs GPUs takes (default: all of a node, up to eight)."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
     backend: Literal["auto", "hf", "vllm"] = "auto"

@@ -15,11 +15,14 @@ from replication.backends import require_backends
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
 from replication.declarations import FINAL, Line, Table
+from replication.executors import OpenExecutor
+from replication.executors.local import local
+from replication.executors.ray_connection import check_form, require_ray
 from replication.isolation import require_isolation
 from replication.models import Model, backbone, has_hardware, model_named, require_hardware
 from replication.plan import REFERENCE_TITLES, Planners, Request
 from replication.planning import print_plan
-from replication.provenance import gpu_names, usable_cores
+from replication.provenance import gpu_devices, usable_cores
 from replication.results import contents, write
 from replication.rows import known_rows, split_rows
 from replication.run import RunReport, missing_steps, run_steps
@@ -111,7 +114,18 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
     require_backends(missing_steps(targets, store))
     damaged = store.repair_all(targets) if options.repair else []
-    return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs))
+    return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs),
+                     open_executor=_executor(options, store, runs))
+
+
+def _executor(options: Options, store: Store, runs: Sequence[TableRun]) -> OpenExecutor:
+    """Return what opens the executor that was asked for; nothing of Ray is imported for another."""
+    if options.executor == "local":
+        return local(store, _jobs(options, runs), options.gpus_per_training)
+    from replication.executors.ray_cluster import on_cluster
+
+    paths = [] if options.data_root is None else [str(options.data_root.absolute())]
+    return on_cluster(store, options.address or "auto", gpus_per_training=options.gpus_per_training, paths=paths)
 
 
 def _request(model: Model, options: Options, registry: dict[str, type[Method]]) -> Request:
@@ -122,7 +136,7 @@ def _request(model: Model, options: Options, registry: dict[str, type[Method]]) 
     return Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                    limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
                    registry=registry, unsafe_code_execution=options.unsafe_code_execution,
-                   plan_only=options.plan or not has_hardware(model))
+                   plan_only=options.plan or not (options.executor == "ray" or has_hardware(model)))
 
 
 def _with_rows(table: Table, options: Options, own: list[str], registry: dict[str, type[Method]]) -> Table:
@@ -176,9 +190,11 @@ def try_out_own(run: TableRun, store: Store) -> None:
 
 def _check_numbers(options: Options, configuration: Configuration) -> None:
     for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
-                        ("--jobs", options.jobs), ("--gpus", options.gpus)):
+                        ("--jobs", options.jobs), ("--gpus", options.gpus),
+                        ("--gpus-per-training", options.gpus_per_training)):
         if value is not None and value < 1:
             raise InputError(f"{flag} is {value}; it must be at least 1")
+    _check_executor(options)
     batch = max(configuration.train.global_batch, configuration.second_epoch.global_batch)
     if options.limit_train is not None and options.limit_train < batch:
         raise InputError(
@@ -186,6 +202,16 @@ def _check_numbers(options: Options, configuration: Configuration) -> None:
             f"batch of {batch}; raise the limit, or lower the batch with --set train.micro_batch=N "
             "--set train.global_batch=N"
         )
+
+
+def _check_executor(options: Options) -> None:
+    if options.executor == "local" and options.address is not None:
+        raise InputError(f"--address {options.address} is of a Ray cluster: add --executor ray")
+    if options.executor == "ray" and options.jobs is not None:
+        raise InputError("--jobs is for --executor local; on a cluster, as many steps run as its nodes have room for")
+    if options.executor == "ray" and not options.plan:
+        require_ray()
+        check_form(options.address or "auto")
 
 
 def _names(text: str | None, default: tuple[str, ...], what: str) -> tuple[str, ...]:
@@ -199,9 +225,10 @@ def _names(text: str | None, default: tuple[str, ...], what: str) -> tuple[str, 
 
 
 def _jobs(options: Options, runs: Sequence[TableRun]) -> int:
-    """As many workers as fit the cores this process may use; on GPUs, one for each."""
+    """As many workers as fit the cores this process may use; on GPUs, at least one for each and one beside."""
     if options.jobs is not None:
         return options.jobs
     requests = [run.planners.request for run in runs]
     fitting = max(1, usable_cores() // max(request.scale.threads for request in requests))
-    return min(fitting, len(gpu_names())) if any(request.model.gpu_memory_gib for request in requests) else fitting
+    on_gpus = any(request.model.gpu_memory_gib for request in requests)
+    return max(fitting, len(gpu_devices()) + 1) if on_gpus else fitting

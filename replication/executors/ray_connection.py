@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import socket
 import subprocess
@@ -22,7 +23,7 @@ REACH_SECONDS = 5.0
 ANSWER_SECONDS = 25.0
 LOOK_SECONDS = 90.0
 CLOCK_SECONDS = 2.0
-_TRY = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')"
+_TRY = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, logging_level=40)"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,24 +49,36 @@ def require_ray() -> None:
         raise PrerequisiteError(f"--executor ray needs the package ray, which is not installed; on every node: {HOW}")
 
 
-def check_address(address: str) -> None:
-    """Refuse an address that nothing listens at, before Ray is asked, which waits for 40 seconds.
+def check_form(address: str) -> tuple[str, int] | None:
+    """Return host and port of an address, None for `auto`.
 
     Raises:
-        InputError: not `auto` or `host:port`.
-        PrerequisiteError: nothing listens there.
+        InputError: neither `auto` nor `host:port`.
     """
     if address == "auto":
-        return
+        return None
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 65536) or "/" in host:
         raise InputError(f"--address {address!r} is neither auto nor host:port, such as 10.0.0.1:6379 (what "
                          "`ray start --head` prints; the ray:// client is not meant, run this command on a node)")
+    return host.strip("[]"), int(port)
+
+
+def check_address(address: str) -> None:
+    """Refuse an address that nothing listens at, before Ray is asked, which waits for 40 seconds.
+
+    Raises:
+        InputError: not of the right form.
+        PrerequisiteError: nothing listens there.
+    """
+    place = check_form(address)
+    if place is None:
+        return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        socket.create_connection(place, timeout=REACH_SECONDS).close()
     except OSError as error:
         raise PrerequisiteError(f"nothing answers at --address {address} ({error}); start the cluster with "
-                                f"`ray start --head --port {port}` there, or correct the address") from error
+                                f"`ray start --head --port {place[1]}` there, or correct the address") from error
 
 
 def connect(address: str, environment: Mapping[str, str]) -> None:
@@ -79,7 +92,7 @@ def connect(address: str, environment: Mapping[str, str]) -> None:
     _try_to_join(address)
     import ray
 
-    ray.init(address=address, log_to_driver=False, logging_level="ERROR",
+    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR,
              runtime_env={"env_vars": dict(environment)})
 
 
