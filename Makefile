@@ -8,9 +8,10 @@ PY := $(VENV)/bin/python
 TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 READY_DISTRIBUTED := $(VENV)/.ready-distributed
+READY_RAY := $(VENV)/.ready-ray
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation browser page test test-slow test-distributed check bench-loss bench-step \
+.PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation browser page test test-slow test-distributed test-scale check bench-loss bench-step \
 	bench-sampling bench-grading bench-corpora gpu-check docs clean
 
 help: ## Print this list
@@ -54,6 +55,10 @@ $(READY_DISTRIBUTED): $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[distributed]'
 	@touch $@
 
+$(READY_RAY): $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	@touch $@
+
 all-tables: $(READY) ## Tables 1 to 12, Figures 3 to 5, theory, audit, the page: MODEL=tiny|qwen3-4b|..., ARGS='--seed 1'
 	@$(PY) -m replication.all_tables --model $(MODEL) $(ARGS)
 
@@ -82,13 +87,16 @@ need-method:
 	@test -n '$(METHOD)' || { echo "error: name your method: make compare METHOD=path/to/file.py:ClassName (for example METHOD=examples/label_smoothing.py:LabelSmoothing; docs/new-method.md)" >&2; exit 2; }
 
 test: $(READY) ## What CI runs: all tests but the slow, distributed, GPU and hub ones
-	$(PY) -m pytest -m 'not slow and not distributed and not gpu and not hub' $(ARGS)
+	$(PY) -m pytest -m 'not slow and not distributed and not scale and not gpu and not hub' $(ARGS)
 
 test-slow: $(READY) ## The slow tests, on one process
-	$(PY) -m pytest -m 'slow and not distributed' $(ARGS)
+	$(PY) -m pytest -m 'slow and not distributed and not scale' $(ARGS)
 
 test-distributed: $(READY_DISTRIBUTED) ## Two processes under DDP, ZeRO-2 and ZeRO-3 against one (installs DeepSpeed)
 	$(PY) -m pytest -m distributed $(ARGS)
+
+test-scale: $(READY_DISTRIBUTED) $(READY_RAY) ## Table 1 on a Ray cluster that loses a node, and what else needs a cluster (installs Ray)
+	$(PY) -m pytest -m scale $(ARGS)
 
 check: $(READY) ## Lint, formatting of imports, types
 	$(PY) -m ruff check .

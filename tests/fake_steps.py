@@ -34,6 +34,20 @@ class Break(Step):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShowDevices(Step):
+    """Appends to `log` which devices it was given and sees, and its process, when it begins and when it ends."""
+
+    kind = "show-devices"
+    action = "fake_steps:show_devices"
+    text: str
+    gpus: int = 0
+    shares: bool = False
+    needs: tuple[Step, ...] = ()
+    seconds: float = 0.0
+    log: str = field(default="", metadata=NOT_IDENTITY)
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeepLock(Step):
     """Leaves a semaphore behind in its worker, as progress bars of libraries do."""
 
@@ -47,6 +61,18 @@ def keep_lock(job):
 
     sys.modules[__name__].kept = multiprocessing.RLock()
     (job.output / "text").write_text("locked", encoding="utf-8")
+
+
+def show_devices(job):
+    import json
+
+    for event in ("begin", "end"):
+        line = {"event": event, "text": job.step.text, "given": list(job.gpus), "processes": job.processes,
+                "seen": os.environ.get("CUDA_VISIBLE_DEVICES"), "process": os.getpid()}
+        with open(job.step.log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if event == "begin":
+            time.sleep(job.step.seconds)
 
 
 def write(job):

@@ -160,7 +160,7 @@ def look_at(nodes: Sequence[str], store: Store, paths: Sequence[str]) -> Looked:
 
 def _clock(answer: Mapping[str, Any], began: float) -> list[str]:
     off = max(began - answer["time"], answer["time"] - time.time())
-    return [f"the clock of node {answer['host']} differs by {off:.0f} s; times in manifests are its own, nothing "
+    return [f"the clock of node {answer['host']} differs by at least {off:.0f} s; times in manifests are its own, nothing "
             "depends on them"] if off > CLOCK_SECONDS else []
 
 
