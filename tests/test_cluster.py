@@ -205,7 +205,7 @@ def test_what_answers_but_is_no_ray_is_told_in_half_a_minute(tmp_path):
 # -------------------------------------------------------------------------------------------------------- Table 1
 
 # A model trained for a few updates solves nothing, so SSB, which needs right rollouts, has no row here.
-TABLE1 = ["--methods", "sft,undial,neftune,spin,wmss", "--benchmarks", "gsm8k,aqua,humaneval", "--limit-train", "96",
+TABLE1 = ["--methods", "sft,undial,neftune,spin,wmss", "--benchmarks", "gsm8k,aqua,humaneval_plus", "--limit-train", "96",
           "--limit-eval", "8", "--set", "pretrain.updates=30", "--set", "eval.max_new_tokens=48"]
 
 

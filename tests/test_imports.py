@@ -17,7 +17,7 @@ ALLOWED = {
 }
 OURS = set(ALLOWED)
 HEAVY = ("torch", "transformers", "trl", "datasets", "pandas", "sympy", "math_verify", "vllm", "huggingface_hub",
-         "matplotlib", "jinja2")
+         "matplotlib", "jinja2", "ray")
 
 
 def _imported(path):
@@ -47,6 +47,7 @@ def test_every_module_says_what_it_is():
                                     "replication.paper", "replication.audit.__main__", "replication.audit",
                                     "replication.judgement", "replication.diagnostics",
                                     "replication.diagnostic_steps", "replication.page.__main__",
+                                    "replication.executors.ray_cluster",
                                     "replication.figures", "replication.corpora.__main__", "baselines.__main__"])
 def test_the_command_line_loads_nothing_heavy(module):
     program = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

@@ -160,8 +160,8 @@ def look_at(nodes: Sequence[str], store: Store, paths: Sequence[str]) -> Looked:
 
 def _clock(answer: Mapping[str, Any], began: float) -> list[str]:
     off = max(began - answer["time"], answer["time"] - time.time())
-    return [f"the clock of node {answer['host']} differs by at least {off:.0f} s; times in manifests are its own, nothing "
-            "depends on them"] if off > CLOCK_SECONDS else []
+    return [f"the clock of node {answer['host']} differs by at least {off:.0f} s; times in manifests are its own, "
+            "nothing depends on them"] if off > CLOCK_SECONDS else []
 
 
 def _answer(ref: Any) -> dict[str, Any] | None:
