@@ -36,27 +36,32 @@ class Needs:
     gpus: int = 0
     cores: int = 1
     memory_gib: float = LIGHT_GIB
+    processes: int = 1
+    """That share a training: one a GPU, on a CPU as many as were asked for."""
     shares_gpu: bool = False
     """Computes on a GPU where there is one, beside others: a model so small that it needs none of its own."""
 
 
-def needs_of(step: Step, gpus_per_training: int = GPUS_PER_TRAINING) -> Needs:
+def needs_of(step: Step, gpus_per_training: int = GPUS_PER_TRAINING, processes: int = 1) -> Needs:
     """Return what a step needs.
 
     Args:
         step: any step; a kind that is not known here needs one core for each of its threads.
         gpus_per_training: GPUs of a training of a model that needs GPUs.
+        processes: of a training of a model that needs none.
     """
     work, model = WORK.get(step.kind, "light"), _model(step)
     if work == "light" or model is None:
         return Needs(cores=step.threads)
     if not model.gpu_memory_gib:
-        return Needs(cores=step.threads, memory_gib=CPU_MODEL_GIB.get(model.scale, CPU_MODEL_GIB["small"]),
-                     shares_gpu=True)
+        shared = processes if work == "training" and step.kind != "pretrain" else 1
+        each = CPU_MODEL_GIB.get(model.scale, CPU_MODEL_GIB["small"])
+        return Needs(cores=step.threads * shared, memory_gib=each * shared, processes=shared, shares_gpu=True)
     gpus = gpus_per_training if work == "training" else 1
     models = sum(branches(step)) if work == "training" else 1
     weights = 4 * SHAPES[model.name].parameters / 2**30  # read in fp32, by each process
-    return Needs(gpus=gpus, cores=CORES_PER_GPU * gpus, memory_gib=gpus * (models * weights + RUNTIME_GIB))
+    return Needs(gpus=gpus, cores=CORES_PER_GPU * gpus, memory_gib=gpus * (models * weights + RUNTIME_GIB),
+                 processes=gpus)
 
 
 def _model(step: Step) -> Model | None:

@@ -121,7 +121,7 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
 def _executor(options: Options, store: Store, runs: Sequence[TableRun]) -> OpenExecutor:
     """Return what opens the executor that was asked for; nothing of Ray is imported for another."""
     if options.executor == "local":
-        return local(store, _jobs(options, runs), options.gpus_per_training)
+        return local(store, _jobs(options, runs), gpus_per_training=options.gpus_per_training)
     from replication.executors.ray_cluster import on_cluster
 
     paths = [] if options.data_root is None else [str(options.data_root.absolute())]

@@ -205,8 +205,8 @@ def test_what_answers_but_is_no_ray_is_told_in_half_a_minute(tmp_path):
 # -------------------------------------------------------------------------------------------------------- Table 1
 
 # A model trained for a few updates solves nothing, so SSB, which needs right rollouts, has no row here.
-TABLE1 = ["--methods", "sft,undial,neftune,spin,wmss", "--benchmarks", "gsm8k,aqua,humaneval_plus", "--limit-train", "96",
-          "--limit-eval", "8", "--set", "pretrain.updates=30", "--set", "eval.max_new_tokens=48"]
+TABLE1 = ["--methods", "sft,undial,neftune,spin,wmss", "--benchmarks", "gsm8k,aqua,humaneval_plus",
+          "--limit-train", "96", "--limit-eval", "8", "--set", "pretrain.updates=30", "--set", "eval.max_new_tokens=48"]
 
 
 def table1(folder, *more):
@@ -214,9 +214,14 @@ def table1(folder, *more):
             str(folder / "results"), *TABLE1, *more]
 
 
-def comparable(folder):
-    content = json.loads((folder / "results/tiny/table1.json").read_text(encoding="utf-8"))
-    return {name: value for name, value in content.items() if name != "provenance"}
+def content(folder):
+    read = json.loads((folder / "results/tiny/table1.json").read_text(encoding="utf-8"))
+    return {name: value for name, value in read.items() if name != "provenance"}
+
+
+def files(folder):
+    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("store/*/manifest.json")]
+    return {manifest["id"]: manifest["files"] for manifest in manifests}
 
 
 def test_table_1_is_the_same_through_two_nodes_of_which_one_is_killed(nodes, tmp_path):
@@ -233,5 +238,7 @@ def test_table_1_is_the_same_through_two_nodes_of_which_one_is_killed(nodes, tmp
         kill(raylet.pid)
         assert driver.wait(900) == 0, words.read_text()
     assert "LOST" in words.read_text()
-    assert comparable(there) == comparable(here)
-    assert all(cell["status"] == "measured" for cell in comparable(there)["cells"])
+    assert content(there) == content(here)
+    assert files(there) == files(here), "weights, answers and verdicts, byte by byte"
+    measured = [cell for cell in content(there)["cells"] if cell["status"] == "measured"]
+    assert len(measured) == 7 * 3 and not any(cell["status"] == "failed" for cell in content(there)["cells"])

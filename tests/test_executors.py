@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
+from conftest import ROOT
 from fake_steps import ShowDevices, Write, read
 
 from foundation.errors import ArtifactError, InputError, PrerequisiteError
@@ -35,7 +38,7 @@ def log(tmp_path):
 
 
 def needs(step):
-    return Needs(gpus=step.gpus, cores=1, shares_gpu=step.shares)
+    return Needs(gpus=step.gpus, cores=1, processes=max(1, step.gpus), shares_gpu=step.shares)
 
 
 def on_gpus(store, steps, gpus, jobs=6):
@@ -266,3 +269,23 @@ def test_a_failed_step_is_the_same_message_whoever_runs_it(store):
     found = attempt(Assignment(Break(how="input")), store, lambda *_, **__: None)
     assert found == Failed(Break(how="input").key, "the input is wrong: 7", 2, None)
     assert local(store, 4)([Write(text="a")]).width == 1
+
+
+def test_without_ray_the_command_ends_at_once_with_exit_code_2(tmp_path):
+    program = ("import importlib.util as util, sys; find = util.find_spec; "
+               "util.find_spec = lambda name, *more: None if name == 'ray' else find(name, *more); "
+               "from replication.cli import main; from replication.table1 import TABLE; main(TABLE)")
+    done = subprocess.run([sys.executable, "-c", program, "--executor", "ray", "--store", str(tmp_path / "store")],
+                          cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "not installed" in done.stderr and ".[ray]" in done.stderr
+
+
+def test_what_is_finished_asks_for_no_cluster(store):
+    step = Write(text="a")
+    run_steps([step], store, jobs=1)
+
+    def refuse(steps):
+        raise AssertionError("there is nothing to run")
+
+    assert run_steps([step], store, jobs=1, open_executor=refuse).done_before == 1

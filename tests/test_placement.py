@@ -53,6 +53,8 @@ def test_a_model_on_a_cpu_needs_its_threads_and_shares_a_gpu_where_there_is_one(
     assert all(needs_of(step).gpus == 0 and needs_of(step).cores == step.threads == 1 for step in steps)
     assert {step.kind for step in steps if needs_of(step).shares_gpu} >= {"pretrain", "train", "entropy", "generate"}
     assert max(needs_of(step).memory_gib for step in steps) < 2
+    shared = {step.kind: needs_of(step, processes=2) for step in steps}
+    assert shared["train"].processes == shared["train"].cores == 2 and shared["generate"].processes == 1
 
 
 def test_what_a_step_needs_is_no_part_of_its_hash():

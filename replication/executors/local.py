@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -39,7 +39,8 @@ class LocalExecutor:
     """Runs up to `jobs` steps at a time; on a machine with GPUs, each GPU step has its own."""
 
     def __init__(self, store: Store, jobs: int, *, gpus: tuple[str, ...] | None = None,
-                 gpus_per_training: int | None = None, needs: Callable[[Step], Needs] | None = None) -> None:
+                 gpus_per_training: int | None = None, processes: int = 1,
+                 needs: Callable[[Step], Needs] | None = None) -> None:
         """Prepare; processes are started when there is something to run.
 
         Args:
@@ -47,12 +48,13 @@ class LocalExecutor:
             jobs: steps at a time.
             gpus: devices (default: those this process may use).
             gpus_per_training: default: all of them, up to eight.
+            processes: that share a training of a model that needs no GPU.
             needs: of a step (default: `needs_of`).
         """
         self.store, self.width = store, jobs
         self.gpus = gpu_devices() if gpus is None else gpus
         most = max(1, min(gpus_per_training or 8, len(self.gpus)))
-        self.needs = needs or (lambda step: needs_of(step, most))
+        self.needs = needs or (lambda step: needs_of(step, most, processes))
         self.placement = Placement([Node(name="", gpus=self.gpus, slots=jobs)])
         self.workers: list[_Worker] = []
         self.started = 0
@@ -77,7 +79,7 @@ class LocalExecutor:
     def _send(self, step: Step, needs: Needs, place: Place) -> bool:
         worker = self._worker_for(place.gpus if needs.gpus or not needs.shares_gpu else None)
         try:
-            worker.connection.send(Assignment(step, place.gpus, max(1, len(place.gpus))))
+            worker.connection.send(Assignment(step, place.gpus, needs.processes))
         except OSError:
             self._forget(worker)
             return False
@@ -175,7 +177,8 @@ def _start_worker(store_root: Path, devices: tuple[str, ...] | None, gpus: tuple
     return _Worker(process, ours, devices)
 
 
-def local(store: Store, jobs: int, gpus_per_training: int | None = None
-          ) -> Callable[[Iterable[Step]], LocalExecutor]:
+def local(store: Store, jobs: int, *, gpus_per_training: int | None = None, processes: int = 1
+          ) -> Callable[[Sequence[Step]], LocalExecutor]:
     """Return what opens this executor for the steps of a run."""
-    return lambda steps: LocalExecutor(store, min(jobs, len(list(steps))), gpus_per_training=gpus_per_training)
+    return lambda steps: LocalExecutor(store, min(jobs, len(steps)), gpus_per_training=gpus_per_training,
+                                       processes=processes)

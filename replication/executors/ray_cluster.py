@@ -45,7 +45,7 @@ class RayExecutor:
     """Runs steps as Ray tasks, each on a node chosen here."""
 
     def __init__(self, store: Store, steps: Sequence[Step], address: str, *, gpus_per_training: int | None = None,
-                 paths: Sequence[str] = (), needs: Callable[[Step], Needs] | None = None) -> None:
+                 processes: int = 1, paths: Sequence[str] = (), needs: Callable[[Step], Needs] | None = None) -> None:
         """Join the cluster, look at its nodes, and refuse what cannot work before anything starts.
 
         Args:
@@ -53,6 +53,7 @@ class RayExecutor:
             steps: that are to run.
             address: `auto` or `host:port`.
             gpus_per_training: default: those of the largest node, up to eight.
+            processes: that share a training of a model that needs no GPU.
             paths: of data that nodes must see.
             needs: of a step (default: `needs_of`).
 
@@ -73,7 +74,7 @@ class RayExecutor:
             self._take_in(nodes, refuse=True)
             most = max((len(free.node.gpus) for free in self.placement.free.values()), default=0)
             trained_on = gpus_per_training or min(GPUS_PER_TRAINING, max(1, most))
-            self.needs = needs or (lambda step: needs_of(step, trained_on))
+            self.needs = needs or (lambda step: needs_of(step, trained_on, processes))
             self._require_room(steps)
             self.box = self._box()
         except BaseException:
@@ -150,7 +151,7 @@ class RayExecutor:
             name=step.label, num_cpus=needs.cores, num_gpus=needs.gpus, memory=int(needs.memory_gib * 2**30),
             scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
             runtime_env={"env_vars": ENVIRONMENT | devices})
-        return task.remote(Assignment(step, place.gpus, max(1, needs.gpus)), self.store.root, self.store.identity(),
+        return task.remote(Assignment(step, place.gpus, needs.processes), self.store.root, self.store.identity(),
                            self.box, sys.argv, os.getcwd())
 
     def events(self, seconds: float) -> Iterator[tuple[Step, Message]]:
@@ -278,7 +279,8 @@ class RayExecutor:
         ray.shutdown()
 
 
-def on_cluster(store: Store, address: str, *, gpus_per_training: int | None = None, paths: Sequence[str] = ()
-               ) -> Callable[[Sequence[Step]], RayExecutor]:
+def on_cluster(store: Store, address: str, *, gpus_per_training: int | None = None, processes: int = 1,
+               paths: Sequence[str] = ()) -> Callable[[Sequence[Step]], RayExecutor]:
     """Return what opens this executor for the steps of a run."""
-    return lambda steps: RayExecutor(store, steps, address, gpus_per_training=gpus_per_training, paths=paths)
+    return lambda steps: RayExecutor(store, steps, address, gpus_per_training=gpus_per_training, processes=processes,
+                                     paths=paths)
