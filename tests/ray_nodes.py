@@ -27,9 +27,9 @@ class Nodes:
         self.address = self.cluster.address
         self.others = []
 
-    def add(self):
-        """Add a node; return its raylet."""
-        node = self.cluster.add_node(**SMALL)
+    def add(self, **has):
+        """Add a node; return its raylet. GPUs may be claimed that are not there: Ray names them all the same."""
+        node = self.cluster.add_node(**(SMALL | has))
         return psutil.Process(node.all_processes["raylet"][0].process.pid)
 
     def add_apart(self, name, before="true", **environment):

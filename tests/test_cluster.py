@@ -16,12 +16,13 @@ from conftest import ROOT
 
 pytest.importorskip("ray", reason="needs ray: make test-scale installs it")
 import ray_nodes
-from fake_steps import Break, Write, read
+from fake_steps import Break, ShowDevices, Write, read
 from ray_nodes import kill, lives, until
 
 from foundation.errors import PrerequisiteError
-from replication.executors.ray_cluster import on_cluster
+from replication.executors.ray_cluster import RayExecutor, on_cluster
 from replication.executors.ray_connection import connect
+from replication.needs import Needs
 from replication.run import run_steps
 from replication.store import Store
 
@@ -112,6 +113,32 @@ def test_a_driver_that_ends_takes_its_steps_with_it(nodes, store, tmp_path, how)
     steps = [Write(text=text, seconds=3.0) for text in "ab"]
     assert not any(store.folder(step).exists() for step in steps)
     assert on(nodes, store, steps).exit_code == 0 and [read(store.root, step) for step in steps] == ["a", "b"]
+
+
+# ----------------------------------------------------------------------------------------------------------- GPUs
+
+
+def test_on_a_node_with_gpus_each_step_sees_its_own_and_light_ones_none(nodes, store, tmp_path):
+    """The training is the most urgent, so the one-GPU steps wait; a worker is not used again with other devices."""
+    nodes.add(num_gpus=2, num_cpus=4)
+    log = tmp_path / "log"
+    training = ShowDevices(text="training", gpus=2, seconds=1.0, hint_seconds=9.0, log=str(log))
+    one = [ShowDevices(text=f"one{i}", gpus=1, seconds=1.0, log=str(log)) for i in range(3)]
+    light = ShowDevices(text="light", needs=(training,), log=str(log))
+    report = run_steps([training, *one, light], store, jobs=1, open_executor=lambda steps: RayExecutor(
+        store, steps, nodes.address,
+        needs=lambda step: Needs(gpus=step.gpus, memory_gib=0.5, processes=max(1, step.gpus))))
+    assert report.exit_code == 0, report.failed
+    held, process = {}, {}
+    for event in map(json.loads, log.read_text().splitlines()):
+        assert event["seen"] == ",".join(event["given"])
+        assert process.setdefault(event["process"], event["given"]) == event["given"]
+        if event["event"] == "begin":
+            assert not set(event["given"]) & {gpu for gpus in held.values() for gpu in gpus}
+            held[event["text"]] = event["given"]
+        else:
+            sizes = {"training": 2, "light": 0}
+            assert len(held.pop(event["text"])) == sizes.get(event["text"], 1)
 
 
 # ---------------------------------------------------------------------------------------------------- unfit nodes

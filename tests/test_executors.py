@@ -7,7 +7,9 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 
 import pytest
 from conftest import ROOT
@@ -289,3 +291,29 @@ def test_what_is_finished_asks_for_no_cluster(store):
         raise AssertionError("there is nothing to run")
 
     assert run_steps([step], store, jobs=1, open_executor=refuse).done_before == 1
+
+
+@pytest.mark.parametrize(("answers", "ends"), [("never", True), ("always", False), ("in between", False)])
+def test_a_worker_that_is_cut_off_ends_itself(monkeypatch, answers, ends):
+    """Ray stands in: what matters is when the process is ended."""
+    from replication.executors import ray_node
+
+    asked, ended = [], threading.Event()
+
+    class RayError(Exception):
+        pass
+
+    def get(answer, timeout):
+        asked.append(time.monotonic())
+        if answers == "never" or (answers == "in between" and len(asked) % 3):
+            raise RayError
+
+    stand_in = types.SimpleNamespace(get=get, exceptions=types.SimpleNamespace(RayError=RayError))
+    monkeypatch.setitem(sys.modules, "ray", stand_in)
+    monkeypatch.setattr(ray_node, "ASKED_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr(ray_node, "SILENCE_SECONDS", 0.6)
+    monkeypatch.setattr(ray_node.os, "_exit", lambda code: ended.set())
+    box = types.SimpleNamespace(answer=types.SimpleNamespace(remote=lambda: None))
+    with ray_node._ending_in_silence(box):
+        assert ended.wait(1.5) == ends
+    assert asked

@@ -31,7 +31,7 @@ VERDICT_SECONDS = 20.0
 HOPELESS_SECONDS = 120.0
 """How long to wait for a node that is large enough, once there is none."""
 UNLOCKED_WAIT_SECONDS = 75.0
-"""Where locks do not exclude across nodes: a node that Ray has lost ends its workers within 60 s of silence."""
+"""Where locks do not exclude across nodes: a worker that is cut off ends itself within 60 s (ray_node)."""
 
 
 @dataclass(slots=True)

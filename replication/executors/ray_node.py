@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,9 @@ from replication.store import IDENTITY, Store
 from replication.worker import Assignment, Done, Failed, attempt, die_with_parent, stop_if_orphan
 
 TOLD_EVERY_SECONDS = 1.0
+ASKED_EVERY_SECONDS = 5.0
+SILENCE_SECONDS = 50.0
+"""After so long without an answer of the driver's side a worker ends: it may have been given up, and replaced."""
 
 
 class ProgressBox:
@@ -29,6 +34,9 @@ class ProgressBox:
     def tell(self, key: str, fraction: float, waiting: bool) -> None:
         """Keep what a step told."""
         self.said[key] = (fraction, waiting)
+
+    def answer(self) -> None:
+        """Let a worker know that the driver's side is there."""
 
     def drain(self) -> dict[str, tuple[float, bool]]:
         """Return what was told since the last call."""
@@ -62,7 +70,38 @@ def run_step(assignment: Assignment, store_root: Path, identity: str, box: Any, 
         store.await_visible(step.parents.values())
     except SuiteError as error:
         return Failed(step.key, str(error), error.exit_code, None)
-    return attempt(given, store, _reporter(step.key, box, parent))
+    with _ending_in_silence(box):
+        return attempt(given, store, _reporter(step.key, box, parent))
+
+
+@contextmanager
+def _ending_in_silence(box: Any) -> Iterator[None]:
+    """Ask the driver's side now and then, and end this process when it has not answered for long.
+
+    A node that is cut off would else go on beside the node that its step was given to meanwhile.
+    """
+    import ray
+
+    done = threading.Event()
+
+    def ask() -> None:
+        heard = time.monotonic()
+        while not done.wait(ASKED_EVERY_SECONDS):
+            asked = time.monotonic()
+            try:
+                ray.get(box.answer.remote(), timeout=ASKED_EVERY_SECONDS)
+                heard = time.monotonic()
+            except ray.exceptions.RayError:  # no answer, or the box is being started anew
+                if asked - heard > SILENCE_SECONDS - ASKED_EVERY_SECONDS:
+                    os._exit(1)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _devices(assignment: Assignment) -> tuple[str, ...]:
