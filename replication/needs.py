@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from replication.backends import uses_vllm
 from replication.cost.shapes import SHAPES
 from replication.cost.step_costs import GPUS_PER_TRAINING, branches
 from replication.models import MODELS, Model
@@ -57,11 +58,16 @@ def needs_of(step: Step, gpus_per_training: int = GPUS_PER_TRAINING, processes: 
         shared = processes if work == "training" and step.kind != "pretrain" else 1
         each = CPU_MODEL_GIB.get(model.scale, CPU_MODEL_GIB["small"])
         return Needs(cores=step.threads * shared, memory_gib=each * shared, processes=shared, shares_gpu=True)
-    gpus = gpus_per_training if work == "training" else 1
+    gpus = gpus_per_training if work == "training" else _engine_gpus(step)
     models = sum(branches(step)) if work == "training" else 1
     weights = 4 * SHAPES[model.name].parameters / 2**30  # read in fp32, by each process
     return Needs(gpus=gpus, cores=CORES_PER_GPU * gpus, memory_gib=gpus * (models * weights + RUNTIME_GIB),
-                 processes=gpus)
+                 processes=gpus if work == "training" else 1)
+
+
+def _engine_gpus(step: Step) -> int:
+    """Return the GPUs of what runs a model forward: one, or what one engine of vLLM was told to spread over."""
+    return int(step.engine.gpus_per_engine) if uses_vllm(step) else 1  # type: ignore[attr-defined]
 
 
 def _model(step: Step) -> Model | None:

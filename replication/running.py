@@ -112,7 +112,8 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
         PrerequisiteError: a backend that is to generate cannot run here; nothing was run.
     """
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
-    require_backends(missing_steps(targets, store))
+    if options.executor == "local":  # the nodes of a cluster are asked themselves
+        require_backends(missing_steps(targets, store))
     damaged = store.repair_all(targets) if options.repair else []
     return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs),
                      open_executor=_executor(options, store, runs))

@@ -317,3 +317,25 @@ def test_a_worker_that_is_cut_off_ends_itself(monkeypatch, answers, ends):
     with ray_node._ending_in_silence(box):
         assert ended.wait(1.5) == ends
     assert asked
+
+
+def test_a_node_is_asked_for_store_data_packages_and_the_right_to_write(store, tmp_path):
+    from replication.executors.ray_node import look
+
+    identity = store.identity()
+    with store.exclusively(".nodes"):
+        assert look(store.root, identity, [str(tmp_path)], ["json"])["wrong"] == []
+    wrong = look(store.root, identity, [str(tmp_path / "data")], ["no_such_package"])["wrong"]
+    assert "does not see" in wrong[0] and "lacks the package no_such_package" in wrong[1] and len(wrong) == 2
+    assert "another store" in look(store.root, "0" * 32, [], [])["wrong"][0]
+    assert "does not see the store" in look(tmp_path / "nowhere", identity, [], [])["wrong"][0]
+
+
+def test_locks_that_do_not_exclude_are_noticed(store):
+    """The driver holds the lock while it asks: a node that can take it shares the folder, not the locks."""
+    from replication.executors.ray_node import look
+
+    identity = store.identity()
+    with store.exclusively(".nodes"):
+        assert look(store.root, identity, [], [])["locks"]
+    assert not look(store.root, identity, [], [])["locks"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from fake_steps import Write
@@ -36,6 +36,9 @@ def test_at_paper_scale_trainings_take_a_node_models_one_gpu_and_the_rest_none(p
     assert {kind for kind, gpus in asked.items() if gpus == 1} == {"entropy", "generate", "rollouts", "targets"}
     assert {kind for kind, gpus in asked.items() if gpus == 0} >= {"fetch", "pool", "problems", "grade", "select"}
     assert all(needs_of(step, 2).gpus == 2 for step in paper if step.kind == "train")
+    rollouts = next(step for step in paper if step.kind == "rollouts")
+    wide = replace(rollouts, engine=replace(rollouts.engine, gpus_per_engine=4))
+    assert needs_of(wide).gpus == 4 and needs_of(replace(wide, backend="hf")).gpus == 1
 
 
 def test_a_pair_of_models_needs_the_memory_of_two(paper):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from foundation.errors import ArtifactError, PrerequisiteError
+from replication.backends import uses_vllm
 from replication.cost.step_costs import GPUS_PER_TRAINING
 from replication.display import console
 from replication.executors.ray_connection import Looked, alive_nodes, connect, look_at
@@ -61,6 +62,7 @@ class RayExecutor:
             InputError, PrerequisiteError: no cluster there, or nodes that are not fit.
         """
         self.store, self.paths = store, paths
+        self.modules = ["vllm"] if any(map(uses_vllm, steps)) else []
         connect(address, ENVIRONMENT)
         self.running: dict[Any, _Running] = {}
         self.suspects: list[tuple[float, _Running, str]] = []
@@ -85,7 +87,7 @@ class RayExecutor:
 
     def _take_in(self, nodes: dict[str, Node], *, refuse: bool) -> None:
         """Look at nodes and use the fit ones; unfit ones stop the run at its begin, later they are left out, aloud."""
-        found = look_at(list(nodes), self.store, self.paths)
+        found = look_at(nodes, self.store, self.paths, self.modules)
         if found.wrong and refuse:
             raise PrerequisiteError("; ".join(found.wrong))
         for name in found.fit:

@@ -126,10 +126,10 @@ def alive_nodes() -> dict[str, Node]:
     return found
 
 
-def look_at(nodes: Sequence[str], store: Store, paths: Sequence[str]) -> Looked:
+def look_at(nodes: Mapping[str, Node], store: Store, paths: Sequence[str], modules: Sequence[str] = ()) -> Looked:
     """Ask nodes whether they see the store and the data, feel its locks, and have the same code and packages.
 
-    A node that vanishes meanwhile is left out.
+    Nodes with GPUs must have `modules`. A node that vanishes meanwhile is left out.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -138,7 +138,7 @@ def look_at(nodes: Sequence[str], store: Store, paths: Sequence[str]) -> Looked:
     ask = ray.remote(num_cpus=0, max_retries=0)(_by_value())
     with store.exclusively(".nodes"):
         asked = {ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            str(store.root), identity, list(paths)): node for node in nodes}
+            str(store.root), identity, list(paths), list(modules) if nodes[node].gpus else []): node for node in nodes}
         answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=LOOK_SECONDS)
         answers = {asked[ref]: _answer(ref) for ref in answered}
     wrong = [f"node {asked[ref]} did not answer within {LOOK_SECONDS:.0f} s" for ref in silent]
@@ -178,7 +178,7 @@ def _answer(ref: Any) -> dict[str, Any] | None:
 def _by_value() -> Any:
     """Return the function that nodes run; it travels by value, so that a node without the suite can say so."""
 
-    def ask(root: str, identity: str, paths: list[str]) -> dict[str, Any]:
+    def ask(root: str, identity: str, paths: list[str], modules: list[str]) -> dict[str, Any]:
         import pathlib
         import platform
         import sys
@@ -189,6 +189,6 @@ def _by_value() -> Any:
         except ImportError as error:
             return {"host": host, "wrong": [f"node {host} lacks the suite ({error}; Python there: {sys.executable}); "
                                             "install the same commit there"]}
-        return {"host": host} | look(pathlib.Path(root), identity, paths)
+        return {"host": host} | look(pathlib.Path(root), identity, paths, modules)
 
     return ask

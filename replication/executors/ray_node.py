@@ -141,14 +141,16 @@ def store_seen(root: Path, identity: str) -> str | None:
     return None
 
 
-def look(root: Path, identity: str, paths: Sequence[str]) -> dict[str, Any]:
+def look(root: Path, identity: str, paths: Sequence[str], modules: Sequence[str]) -> dict[str, Any]:
     """Return what a run must know of this node: `wrong` (texts), `locks`, `code`, `time`.
 
     Args:
         root: of the store.
         identity: the store's.
         paths: of data, which must be there as well.
+        modules: that must be installed.
     """
+    import importlib.util
     import platform
 
     from replication.executors.identity import code_identity
@@ -160,6 +162,9 @@ def look(root: Path, identity: str, paths: Sequence[str]) -> dict[str, Any]:
         return found | {"wrong": [seen]}
     found["wrong"] += [f"node {host} does not see {path}; it must lie under the same path on all nodes"
                        for path in paths if not os.path.exists(path)]
+    found["wrong"] += [f"node {host} lacks the package {name}, with which steps are to run there; install it on every "
+                       f"node with GPUs: python -m pip install {name}"
+                       for name in modules if importlib.util.find_spec(name) is None]
     found["wrong"] += _not_writable(root, host)
     if not found["wrong"]:
         found["locks"] = _locks_exclude(root)
