@@ -19,14 +19,15 @@ from trl import DPOConfig, DPOTrainer
 from baselines.batches import IGNORED, Row
 from baselines.interface import Method, Pairs
 from baselines.log_probs import add_log_prob_head
+from baselines.resuming import RecutResume, origin, resumption
 from baselines.settings import TrainingSettings
-from baselines.trainer import Observer, TrainingLog, last_complete_checkpoint, shared_arguments, training_log
+from baselines.trainer import Observer, TrainingLog, is_recut, run, shared_arguments, training_log
 from foundation.errors import TrainingError
 
 # B pairs; a batch holds 2B sequences, chosen ones first; S positions
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(RecutResume, DPOTrainer):
     """TRL's DPOTrainer with a method's loss."""
 
     def __init__(self, *, method: Method, **arguments: Any) -> None:
@@ -83,18 +84,19 @@ def train_pairs(method: Method, policy: PreTrainedModel, reference: PreTrainedMo
         TrainingError: the loss turned NaN or infinite.
     """
     updates = len(rows) // training.global_batch
+    resumed = resumption(work, training)
     trainer = PairTrainer(
         method=method,
         model=policy,
         ref_model=reference,
-        args=DPOConfig(**shared_arguments(training, updates=updates, seed=seed, work=work), max_length=None,
-                       precompute_ref_log_probs=True, loss_type=["sigmoid"], disable_dropout=True),
+        args=DPOConfig(**shared_arguments(training, updates=updates, seed=seed, work=work,
+                                          universal=is_recut(resumed)),
+                       max_length=None, precompute_ref_log_probs=True, loss_type=["sigmoid"], disable_dropout=True),
         train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")}
                                          for row in rows]),
         processing_class=tokenizer,
-        callbacks=[Observer(on_progress)],
+        callbacks=[Observer(on_progress, origin(training))],
     )
-    last = last_complete_checkpoint(work)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    run(trainer, resumed)
     tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)
     return training_log(trainer, tokens)
