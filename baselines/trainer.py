@@ -19,7 +19,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from baselines import distributed
-from baselines.batches import Row, collate
+from baselines.batches import Row, collate, flatten
 from baselines.branches import BranchedModel
 from baselines.interface import StoredLogits
 from baselines.resuming import (
@@ -194,8 +194,8 @@ def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: Train
                        dataset_kwargs={"skip_prepare_dataset": True}, **(library_arguments or {})),
         train_dataset=_dataset(rows),
         processing_class=tokenizer,
-        data_collator=lambda batch: collate([rows[item["row"]] | {"row": item["row"]} for item in batch],
-                                            tokenizer.pad_token_id, teacher),
+        data_collator=_collator(rows, tokenizer.pad_token_id, teacher,
+                                flat=lays_end_to_end(model, training, library_arguments)),
         callbacks=[Observer(on_progress, origin(training), per_branch, at_updates)],
         make_optimizer=lambda: _two_rate_optimizer(model, training, joint),
     )
@@ -203,6 +203,20 @@ def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: Train
         distributed.share_heads(model)
     run(trainer, resumed)
     return training_log(trainer, sum(len(row["input_ids"]) for row in rows))
+
+
+def lays_end_to_end(model: BranchedModel, training: TrainingSettings,
+                    library_arguments: Mapping[str, Any] | None) -> bool:
+    """Say whether micro-batches go without padding: asked for, and nothing perturbs embeddings by row or width."""
+    return training.padding_free and not model.perturbs and not library_arguments
+
+
+def _collator(rows: list[Row], pad_id: int, teacher: StoredLogits | None, *, flat: bool) -> Callable[..., Any]:
+    def collated(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        chosen = [rows[item["row"]] | {"row": item["row"]} for item in items]
+        return flatten(chosen, teacher) if flat else collate(chosen, pad_id, teacher)
+
+    return collated
 
 
 def is_recut(resumed: Resumption | None) -> bool:
