@@ -51,6 +51,9 @@ class Options:
     """Change a setting: --set wdjt.mix_weight=0.42 (repeatable; a wrong name lists the right ones)."""
     jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Worker processes (default: as many as fit the cores). Does not change results."""
+    train_processes: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Processes that each training is shared out to, one a GPU (on a CPU: one a core). Does not change results beyond
+    float rounding."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
     backend: Literal["auto", "hf", "vllm"] = "auto"

@@ -69,13 +69,14 @@ def missing_steps(targets: Iterable[Step], store: Store) -> list[Step]:
     return list(needed.values())
 
 
-def run_steps(targets: Sequence[Step], store: Store, *, jobs: int) -> RunReport:
+def run_steps(targets: Sequence[Step], store: Store, *, jobs: int, processes: int = 1) -> RunReport:
     """Bring every target into the store.
 
     Args:
         targets: the steps wanted; what they need is found from them.
         store: where results live.
         jobs: worker processes.
+        processes: that a training may use together.
 
     Returns:
         The report; failed steps and their descendants are in `failed`, never raised.
@@ -85,7 +86,7 @@ def run_steps(targets: Sequence[Step], store: Store, *, jobs: int) -> RunReport:
     report = RunReport(done_before=len(closure(targets)) - len(pending))
     if pending:
         with display(pending, report.done_before, jobs) as shown:
-            _Scheduler(pending, store, min(jobs, len(pending)), report, shown).run()
+            _Scheduler(pending, store, min(jobs, len(pending)), report, shown, processes).run()
     report.seconds = time.monotonic() - started
     return report
 
@@ -93,9 +94,10 @@ def run_steps(targets: Sequence[Step], store: Store, *, jobs: int) -> RunReport:
 class _Scheduler:
     """Hands ready steps to idle workers, longest remaining chain first."""
 
-    def __init__(self, pending: list[Step], store: Store, jobs: int, report: RunReport, shown: Display) -> None:
+    def __init__(self, pending: list[Step], store: Store, jobs: int, report: RunReport, shown: Display,
+                 processes: int) -> None:
         self.pending = {step.key: step for step in pending}
-        self.store, self.report, self.shown, self.jobs = store, report, shown, jobs
+        self.store, self.report, self.shown, self.jobs, self.processes = store, report, shown, jobs, processes
         self.priority = _chain_seconds(pending)
         self.workers: list[_Worker] = []
 
@@ -124,7 +126,7 @@ class _Scheduler:
             if worker is None:
                 if len(self.workers) >= self.jobs:
                     return
-                worker = _start_worker(self.store.root, len(self.workers))
+                worker = _start_worker(self.store.root, len(self.workers), self.processes)
                 self.workers.append(worker)
             try:
                 worker.connection.send(step)
@@ -186,7 +188,7 @@ class _Scheduler:
                 del self.pending[other.key]
 
 
-def _start_worker(store_root: Path, number: int) -> _Worker:
+def _start_worker(store_root: Path, number: int, processes: int) -> _Worker:
     """Start a worker; where there are GPUs it sees one of its own, so that no library spreads a batch over several."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -195,7 +197,7 @@ def _start_worker(store_root: Path, number: int) -> _Worker:
     if gpus := gpu_names():
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(number % len(gpus)))
     try:
-        process = context.Process(target=worker_main, args=(theirs, store_root, os.getpid()))
+        process = context.Process(target=worker_main, args=(theirs, store_root, os.getpid(), processes))
         process.start()
     finally:
         os.environ.clear()

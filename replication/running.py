@@ -14,6 +14,7 @@ from foundation.errors import InputError
 from replication.backends import require_backends
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
+from replication.cost.estimate import TRAININGS
 from replication.declarations import FINAL, Line, Table
 from replication.isolation import require_isolation
 from replication.models import Model, backbone, has_hardware, model_named, require_hardware
@@ -106,12 +107,35 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
     """Bring every target of every table into the store.
 
     Raises:
-        PrerequisiteError: a backend that is to generate cannot run here; nothing was run.
+        PrerequisiteError: a backend that is to generate cannot run here, or ZeRO without DeepSpeed; nothing was run.
+        InputError: trainings that the processes cannot share.
     """
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
-    require_backends(missing_steps(targets, store))
+    missing = missing_steps(targets, store)
+    require_backends(missing)
+    check_trainings(missing, options.train_processes)
     damaged = store.repair_all(targets) if options.repair else []
-    return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs))
+    return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs), processes=options.train_processes)
+
+
+def check_trainings(steps: Sequence[Step], processes: int) -> None:
+    """Refuse trainings that so many processes cannot share, before anything runs.
+
+    Raises:
+        InputError: a global batch that does not split evenly, or settings that ZeRO cannot share out.
+        PrerequisiteError: ZeRO without DeepSpeed.
+    """
+    if processes == 1:
+        return
+    from baselines.distributed import check_zero, micro_batch
+
+    for step in steps:
+        if step.kind in TRAININGS and (training := getattr(step, "training", None)) is not None:
+            try:
+                micro_batch(training, processes)
+                check_zero(training)
+            except InputError as error:
+                raise InputError(f"--train-processes {processes}, {step.label}: {error}") from error
 
 
 def _request(model: Model, options: Options, registry: dict[str, type[Method]]) -> Request:
@@ -176,7 +200,8 @@ def try_out_own(run: TableRun, store: Store) -> None:
 
 def _check_numbers(options: Options, configuration: Configuration) -> None:
     for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
-                        ("--jobs", options.jobs), ("--gpus", options.gpus)):
+                        ("--jobs", options.jobs), ("--gpus", options.gpus),
+                        ("--train-processes", options.train_processes)):
         if value is not None and value < 1:
             raise InputError(f"{flag} is {value}; it must be at least 1")
     batch = max(configuration.train.global_batch, configuration.second_epoch.global_batch)
@@ -203,5 +228,5 @@ def _jobs(options: Options, runs: Sequence[TableRun]) -> int:
     if options.jobs is not None:
         return options.jobs
     requests = [run.planners.request for run in runs]
-    fitting = max(1, usable_cores() // max(request.scale.threads for request in requests))
+    fitting = max(1, usable_cores() // max(request.scale.threads * options.train_processes for request in requests))
     return min(fitting, len(gpu_names())) if any(request.model.gpu_memory_gib for request in requests) else fitting

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.user_methods import Handle
-from foundation.errors import StorageError, SuiteError
+from foundation.errors import InputError, StorageError, SuiteError
 from foundation.files import storage_error
 from replication.provenance import provenance
 from replication.steps import Step
@@ -37,6 +37,7 @@ ENVIRONMENT = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "PYTHONHASHSEED": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "FLASH_ATTENTION_DETERMINISTIC": "1",
     # glibc: keep freed activation memory instead of giving it back and faulting it in again at every update
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
@@ -57,6 +58,8 @@ class Job:
     """How many processes a training may use together; never part of what is computed."""
     gpus: tuple[str, ...] = ()
     """The CUDA devices given to this step, as CUDA_VISIBLE_DEVICES names them; empty without GPUs."""
+    remembered: Path | None = None
+    """Folder for what steps of one kind learn about this machine; no result is kept or looked for there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,16 @@ class Progress:
     waiting: bool = False
 
 
-def worker_main(connection: Connection, store_root: Path, parent_pid: int) -> None:
-    """Run steps received over `connection` until it closes."""
+class RankError(Exception):
+    """A defect in one of the processes that a step had started: its message, and the traceback from there."""
+
+    def __init__(self, reason: str, trace: str) -> None:
+        super().__init__(reason)
+        self.trace = trace
+
+
+def worker_main(connection: Connection, store_root: Path, parent_pid: int, processes: int = 1) -> None:
+    """Run steps received over `connection` until it closes; a training may use so many processes."""
     die_with_parent(parent_pid)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - libraries' chatter must not break the display
@@ -98,7 +109,7 @@ def worker_main(connection: Connection, store_root: Path, parent_pid: int) -> No
             step = connection.recv()
         except EOFError:
             return
-        connection.send(_attempt(step, store, connection, parent_pid))
+        connection.send(_attempt(step, store, connection, parent_pid, processes))
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -113,22 +124,30 @@ def _stop_if_orphan(parent_pid: int) -> None:
         os._exit(1)
 
 
-def _attempt(step: Step, store: Store, connection: Connection, parent_pid: int) -> Done | Failed:
+def _attempt(step: Step, store: Store, connection: Connection, parent_pid: int, processes: int) -> Done | Failed:
     def report(fraction: float, waiting: bool = False) -> None:
         _stop_if_orphan(parent_pid)
         connection.send(Progress(step.key, fraction, waiting))
 
     try:
-        return execute(step, store, report)
-    except SuiteError as error:
-        return Failed(step.key, str(error), error.exit_code, None)
+        return execute(step, store, report, processes=processes)
     except Exception as error:
-        full = _disk_error(error, store.root)
-        if full is not None:
-            return Failed(step.key, str(full), full.exit_code, None)
-        if (fault := _methods_fault(step, error)) is not None:
-            return Failed(step.key, fault, 2, None)
+        told = users_error(step, error, store.root)
+        if isinstance(told, SuiteError):
+            return Failed(step.key, str(told), told.exit_code, None)
+        if isinstance(told, RankError):
+            return Failed(step.key, str(told), 1, told.trace)
         return Failed(step.key, f"{type(error).__name__}: {error}", 1, traceback.format_exc())
+
+
+def users_error(step: Step, error: Exception, place: Path) -> Exception:
+    """Return the error as the user is told it: a full disk and a fault of their method's have messages of their own."""
+    if isinstance(error, SuiteError | RankError):
+        return error
+    if (full := _disk_error(error, place)) is not None:
+        return full
+    fault = _methods_fault(step, error)
+    return error if fault is None else InputError(fault)
 
 
 def _methods_fault(step: Step, error: Exception) -> str | None:
@@ -146,7 +165,7 @@ def _disk_error(error: Exception, root: Path) -> StorageError | None:
     return None
 
 
-def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
+def execute(step: Step, store: Store, report: Callable[..., None], *, processes: int = 1) -> Done:
     """Run one step unless it is done: lock, action into a building folder, publish."""
     with store.lock(step, on_wait=lambda: report(0.0, waiting=True)):
         if store.is_whole(step):
@@ -160,8 +179,8 @@ def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
         output.mkdir()
         scratch.mkdir(exist_ok=True)
         module, function = step.action.split(":")
-        throttled = _throttled(report)
-        job = Job(step, {role: store.use(parent) for role, parent in step.parents.items()}, output, scratch, throttled)
+        inputs = {role: store.use(parent) for role, parent in step.parents.items()}
+        job = Job(step, inputs, output, scratch, throttled(report), processes, remembered=store.root / ".remembered")
         notes = getattr(importlib.import_module(module), function)(job) or {}
         seconds = time.monotonic() - started
         report(1.0)
@@ -171,7 +190,8 @@ def execute(step: Step, store: Store, report: Callable[..., None]) -> Done:
         return Done(step.key, ran=True, seconds=seconds)
 
 
-def _throttled(report: Callable[..., None], every_seconds: float = 0.2) -> Callable[[float], None]:
+def throttled(report: Callable[..., None], every_seconds: float = 0.2) -> Callable[[float], None]:
+    """Return a report that is passed on at most every so many seconds."""
     last = 0.0
 
     def on_progress(fraction: float) -> None:
