@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 READY_DISTRIBUTED := $(VENV)/.ready-distributed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation browser page test test-slow test-distributed check bench-loss bench-step \
+.PHONY: help setup all-tables theory ambiguities audit status compare need-method isolation browser page test test-slow test-distributed test-scale check bench-loss bench-step \
 	bench-sampling bench-grading bench-corpora gpu-check docs clean
 
 help: ## Print this list
@@ -82,13 +82,16 @@ need-method:
 	@test -n '$(METHOD)' || { echo "error: name your method: make compare METHOD=path/to/file.py:ClassName (for example METHOD=examples/label_smoothing.py:LabelSmoothing; docs/new-method.md)" >&2; exit 2; }
 
 test: $(READY) ## What CI runs: all tests but the slow, distributed, GPU and hub ones
-	$(PY) -m pytest -m 'not slow and not distributed and not gpu and not hub' $(ARGS)
+	$(PY) -m pytest -m 'not slow and not distributed and not scale and not gpu and not hub' $(ARGS)
 
 test-slow: $(READY) ## The slow tests, on one process
-	$(PY) -m pytest -m 'slow and not distributed' $(ARGS)
+	$(PY) -m pytest -m 'slow and not distributed and not scale' $(ARGS)
 
 test-distributed: $(READY_DISTRIBUTED) ## Two processes under DDP, ZeRO-2 and ZeRO-3 against one (installs DeepSpeed)
-	$(PY) -m pytest -m distributed $(ARGS)
+	$(PY) -m pytest -m 'distributed and not scale' $(ARGS)
+
+test-scale: $(READY_DISTRIBUTED) ## The tiny Table 1 as at scale (trainings in two ZeRO-3 ranks) against the local run
+	$(PY) -m pytest -m scale $(ARGS)
 
 check: $(READY) ## Lint, formatting of imports, types
 	$(PY) -m ruff check .

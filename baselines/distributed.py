@@ -27,6 +27,8 @@ from transformers import PreTrainedModel
 from baselines.settings import TrainingSettings
 from foundation.errors import InputError, PrerequisiteError
 
+BUCKET_ELEMENTS = 50_000_000
+"""Gradients and weights travel in buckets of so many elements (200 MB); DeepSpeed's default is ten times as large."""
 WHOLE_ELEMENTS = 10_000
 """ZeRO-3 leaves weights of fewer elements whole: norms and biases of any backbone, no matrix of it."""
 
@@ -130,6 +132,9 @@ def deepspeed_config(training: TrainingSettings, *, clip_norm: float,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": stage,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
             "stage3_param_persistence_threshold": WHOLE_ELEMENTS,
             "stage3_gather_16bit_weights_on_model_save": True,
         },
@@ -187,15 +192,23 @@ def full_shape(parameter: torch.Tensor) -> torch.Size:
 
 
 @contextmanager
-def gathered(*parameters: nn.Parameter) -> Iterator[None]:
-    """Make weights whole on every process within the block; all processes must enter. Changes are lost."""
+def gathered(*parameters: nn.Parameter, change: bool = False) -> Iterator[None]:
+    """Make weights whole on every process within the block; all processes must enter.
+
+    Changes are lost, unless `change` announces them: then the main process's hold for all.
+    """
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):
         yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(list(parameters)):
+    with deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if change else None):
         yield
+
+
+def is_partitioned(model: nn.Module) -> bool:
+    """Say whether this process holds only a share of a model's weights."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor] | None:
@@ -205,7 +218,7 @@ def whole_weights(model: nn.Module) -> dict[str, torch.Tensor] | None:
         The weights by name, a tied one once, for `save_pretrained(..., state_dict=)`; empty on other processes.
         None when the weights are not partitioned: the model can then save itself.
     """
-    if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+    if not is_partitioned(model):
         return None
     whole = {}
     for name, parameter in model.named_parameters():

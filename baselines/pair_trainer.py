@@ -7,15 +7,17 @@ log-probabilities are computed once, before the first update. On a CPU the polic
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 from transformers import PreTrainedModel, PrinterCallback, Trainer
 from trl import DPOConfig, DPOTrainer
 
+from baselines import distributed
 from baselines.batches import IGNORED, Row
 from baselines.interface import Method, Pairs
 from baselines.log_probs import add_log_prob_head
@@ -64,6 +66,24 @@ class PairTrainer(RecutResume, DPOTrainer):
         Trainer._save_checkpoint(self, model, trial)  # without the library's model card
 
 
+def _dataset(rows: list[Row], folder: Path) -> Dataset:
+    """Return the pairs as a data set; of several processes all read it from one folder.
+
+    The library's main process leaves the reference's log-probabilities beside the data for the others to read, so
+    they must not each have theirs in memory.
+    """
+    def made() -> Dataset:
+        return Dataset.from_list([{k: row[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in rows])
+
+    if distributed.processes() == 1:
+        return made()
+    if distributed.is_main():
+        shutil.rmtree(folder, ignore_errors=True)
+        made().save_to_disk(str(folder))
+    distributed.wait_for_all()
+    return load_from_disk(str(folder))
+
+
 def train_pairs(method: Method, policy: PreTrainedModel, reference: PreTrainedModel | None, rows: list[Row],
                 tokenizer: Any, training: TrainingSettings, *, seed: int, work: Path,
                 on_progress: Callable[[float], None] = lambda fraction: None) -> TrainingLog:
@@ -85,15 +105,16 @@ def train_pairs(method: Method, policy: PreTrainedModel, reference: PreTrainedMo
     """
     updates = len(rows) // training.global_batch
     resumed = resumption(work, training)
+    # the configuration starts the process group, which sharing the data needs
+    configuration = DPOConfig(
+        **shared_arguments(training, updates=updates, seed=seed, work=work, universal=is_recut(resumed)),
+        max_length=None, precompute_ref_log_probs=True, loss_type=["sigmoid"], disable_dropout=True)
     trainer = PairTrainer(
         method=method,
         model=policy,
         ref_model=reference,
-        args=DPOConfig(**shared_arguments(training, updates=updates, seed=seed, work=work,
-                                          universal=is_recut(resumed)),
-                       max_length=None, precompute_ref_log_probs=True, loss_type=["sigmoid"], disable_dropout=True),
-        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")}
-                                         for row in rows]),
+        args=configuration,
+        train_dataset=_dataset(rows, work / "pairs"),
         processing_class=tokenizer,
         callbacks=[Observer(on_progress, origin(training))],
     )

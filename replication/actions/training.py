@@ -19,7 +19,7 @@ from baselines.interface import Method, StoredLogits
 from baselines.lora import attach, merge
 from baselines.phases import FULL_EPOCH
 from baselines.resuming import last_complete_checkpoint, read_origin
-from baselines.scoring import example_entropies, official_entropies, official_rows
+from baselines.scoring import example_entropies, length_batches, official_entropies, official_rows
 from baselines.selection import select
 from baselines.settings import TrainingSettings
 from baselines.teacher import load_targets
@@ -29,6 +29,7 @@ from foundation.files import link_tree, read_jsonl, write_jsonl
 from foundation.prompts import stop_ids
 from foundation.seeds import stream, stream_seed
 from replication.actions.fitting import fitted
+from replication.actions.ranks import together
 from replication.actions.rollouts import check_tokenizer
 from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.worker import Job
@@ -241,7 +242,19 @@ def check_same_tokenizer(strong: Any, weak: Any, role: str = "weak") -> None:
 
 
 def score_entropy(job: Job) -> dict[str, Any]:
-    """Write entropy.jsonl: one line per pool example, in pool order."""
+    """Write entropy.jsonl: one line per pool example, in pool order; of several processes each scores its share."""
+    for part in job.scratch.glob("entropy-*.jsonl"):
+        part.unlink()
+    notes = together(job, score_entropy_here)
+    scored = [row for part in job.scratch.glob("entropy-*.jsonl") for row in read_jsonl(part)]
+    scored.sort(key=lambda row: row["position"])
+    assert [row["position"] for row in scored] == list(range(notes["examples"])), "a process left examples out"
+    write_jsonl(job.output / "entropy.jsonl", ({"id": row["id"], "entropy": row["entropy"]} for row in scored))
+    return notes | {"mean_entropy_nats": float(np.mean([row["entropy"] for row in scored]))}
+
+
+def score_entropy_here(job: Job) -> dict[str, Any]:
+    """Score this process's share of the pool, into the scratch folder."""
     step = job.step
     device = prepare(step.threads)
     tokenizer = _tokenizer(job.inputs["checkpoint"])
@@ -253,13 +266,21 @@ def score_entropy(job: Job) -> dict[str, Any]:
     model_dtype = "bf16_pure" if official and step.compute_dtype == "bfloat16" else "fp32_master"
     model: Any = load_causal_lm(job.inputs["checkpoint"] / "checkpoint", model_dtype)
     model.to(device)
-    entropy_N = (official_entropies(model, rows, job.on_progress) if official
-                 else example_entropies(model, rows, pad_id=tokenizer.pad_token_id, batch_tokens=step.batch_tokens,
-                                        compute_dtype=step.compute_dtype, softmax_dtype=step.entropy.dtype,
-                                        on_progress=job.on_progress))
-    write_jsonl(job.output / "entropy.jsonl",
-                ({"id": row["id"], "entropy": value} for row, value in zip(rows, entropy_N, strict=True)))
-    return {"examples": len(entropy_N), "mean_entropy_nats": float(np.mean(entropy_N))}
+    rank, share = distributed.rank(), slice(distributed.rank(), None, distributed.processes())
+    if official:
+        positions = list(range(len(rows)))[share]
+        entropies = official_entropies(model, rows[share], job.on_progress)
+    else:
+        found = example_entropies(model, rows, pad_id=tokenizer.pad_token_id, batch_tokens=step.batch_tokens,
+                                  compute_dtype=step.compute_dtype, softmax_dtype=step.entropy.dtype, share=share,
+                                  on_progress=job.on_progress)
+        lengths = [len(row["input_ids"]) for row in rows]
+        positions = sorted(i for batch in length_batches(lengths, step.batch_tokens)[share] for i in batch)
+        entropies = [found[i] for i in positions]
+    write_jsonl(job.scratch / f"entropy-{rank}.jsonl",
+                ({"position": i, "id": rows[i]["id"], "entropy": value}
+                 for i, value in zip(positions, entropies, strict=True)))
+    return {"examples": len(rows)}
 
 
 def select_active(job: Job) -> dict[str, Any]:
