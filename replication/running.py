@@ -24,7 +24,7 @@ from replication.provenance import gpu_names, usable_cores
 from replication.results import contents, write
 from replication.rows import known_rows, split_rows
 from replication.run import RunReport, missing_steps, run_steps
-from replication.scales import SCALES
+from replication.scales import SCALES, configuration_of
 from replication.steps import Step
 from replication.store import Store
 from replication.tables import TableRun
@@ -141,7 +141,7 @@ def check_trainings(steps: Sequence[Step], processes: int) -> None:
 def _request(model: Model, options: Options, registry: dict[str, type[Method]]) -> Request:
     scale = SCALES[model.scale]
     chosen = () if options.backend == "auto" else [f"{part}.backend={options.backend}" for part in ("eval", "rollouts")]
-    configuration = with_changes(scale.configuration, [*chosen, *options.set], registry)
+    configuration = with_changes(configuration_of(model.name, scale), [*chosen, *options.set], registry)
     _check_numbers(options, configuration)
     return Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                    limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,

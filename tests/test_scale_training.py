@@ -1,4 +1,4 @@
-"""The tiny Table 1 with every training in two ZeRO-3 processes, against the run in one: same cells, same loss curves."""
+"""The tiny Table 1 with trainings in two ZeRO-3 processes, against the run in one: same cells, same loss curves."""
 
 from __future__ import annotations
 
