@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import time
+from dataclasses import replace
 
 from foundation.errors import TrainingError
 
@@ -61,3 +62,21 @@ def train_all(job):
             (one.output / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
         gc.collect()  # engines hold on to themselves
     return {}
+
+
+def train_small(job):
+    """Train as `train_here`, with every weight of the small model really split."""
+    from baselines import distributed
+    from replication.actions.training import train_here
+
+    distributed.WHOLE_ELEMENTS = 0
+    return train_here(job)
+
+
+def train_and_die(job):
+    """Train until half of the updates are made, then end with an error in every rank."""
+    def die(fraction):
+        if fraction > 0.45:
+            raise TrainingError("ended on purpose")
+
+    return train_small(replace(job, on_progress=die))
