@@ -80,3 +80,22 @@ def train_and_die(job):
             raise TrainingError("ended on purpose")
 
     return train_small(replace(job, on_progress=die))
+
+
+def train_hungry(job):
+    """Train as `train_small`, but a forward pass over more than one example of the second rank finds no memory."""
+    from replication.actions import training
+
+    original = training.BranchedModel.forward
+
+    def forward(self, input_ids, *args, **kwargs):
+        with (job.scratch / f"sizes-{os.environ['RANK']}").open("a", encoding="utf-8") as file:
+            file.write(f"{len(input_ids)}\n")
+        if os.environ["RANK"] == "1" and len(input_ids) > 1:
+            import torch
+
+            torch.empty(2**60)
+        return original(self, input_ids, *args, **kwargs)
+
+    training.BranchedModel.forward = forward
+    return train_small(job)

@@ -14,11 +14,13 @@ import pytest
 import torch
 from conftest import ROOT
 from fake_steps import Write
-from rank_actions import fail, greet
+from rank_actions import fail, greet, train_hungry
 from test_method_properties import Runner, data, planner, training_step  # noqa: F401
 
 from baselines import distributed
+from baselines.method_registry import load
 from baselines.settings import TrainingSettings
+from baselines.user_methods import Handle
 from foundation.errors import InputError, PrerequisiteError, ProcessError, StorageError, TrainingError
 from foundation.files import read_jsonl
 from replication.actions import fitting, training
@@ -198,6 +200,50 @@ def test_memory_that_runs_out_late_goes_on_from_the_last_checkpoint(runner, plan
     training.train_phase(one)
     assert calls == [8, 8, 8, 4, 4], "updates before the checkpoint were made again"
     assert losses(one) == pytest.approx(runner.whole("sft").losses, rel=2e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", [0, 3])
+def test_memory_that_runs_out_in_one_rank_lowers_the_micro_batch_of_all(runner, planner, tmp_path, stage):  # noqa: F811
+    step = training_step(planner, "wmss")
+    step = replace(step, training=replace(step.training, micro_batch=4, zero_stage=stage))
+    one = replace(runner.job(step, f"hungry-{stage}"), processes=2, remembered=tmp_path)
+    notes = fitted(one, train_hungry)
+    assert notes["computed"]["micro_batch"] == 1 and notes["computed"]["zero_stage"] == stage
+    assert losses(one) == pytest.approx(runner.whole("wmss").losses, abs=1e-4)
+    for rank in (0, 1):
+        sizes = [int(size) for size in (one.scratch / f"sizes-{rank}").read_text(encoding="utf-8").split()]
+        assert sizes[0] == 4 and 2 in sizes  # the other rank may have begun another pass before it was ended
+        assert sizes[-12:] == [1] * 12 and sizes.count(1) == 12, "three updates of eight, four of each to a rank"
+    assert len(list(tmp_path.glob("micro-batch-*.json"))) == 1
+
+
+@pytest.mark.distributed
+def test_a_users_method_that_fails_in_a_rank_is_told_with_its_line(runner, planner, write):  # noqa: F811
+    spec, place = write("""
+class Mine(SFT):
+    title = "Mine"
+    def loss(self, batch, strong, other=None):
+        return strong.missing  # HERE
+""")
+    step = replace(training_step(planner, "sft"), loss_of=Handle(load(spec)()))
+    with pytest.raises(InputError, match=rf"{place}: Mine: AttributeError: .*missing"):
+        training.train_phase(replace(runner.job(step, "faulty"), processes=2))
+
+
+@pytest.mark.distributed
+def test_entropies_scored_by_two_processes_are_those_of_one(runner, planner):  # noqa: F811
+    score = planner.plan("wmss").trainings[-1].examples.strong
+    inputs = {"checkpoint": runner.data.base, "pool": runner.data.pool}
+    found = []
+    for processes in (1, 2):
+        output, scratch = runner.root / f"entropy-{processes}", runner.root / f"entropy-scratch-{processes}"
+        output.mkdir()
+        scratch.mkdir()
+        step = replace(score, batch_tokens=300)  # several batches for each
+        notes = training.score_entropy(Job(step, inputs, output, scratch, lambda fraction: None, processes))
+        found.append(((output / "entropy.jsonl").read_text(encoding="utf-8"), notes))
+    assert found[0] == found[1] and found[0][1]["examples"] == 24
 
 
 def test_what_does_not_fit_at_all_says_how_much_is_needed_and_what_helps(runner, planner, greedy):  # noqa: F811
