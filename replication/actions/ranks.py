@@ -120,7 +120,8 @@ def _silent(fraction: float) -> None:
 def _environment(job: Job) -> dict[str, str]:
     """Return what ranks see: the worker's modules, and the GPUs of this step."""
     changes = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    everything = ",".join(str(number) for number in range(len(gpu_names())))
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", everything).split(",") if name]
     gpus = list(job.gpus) or seen
     if gpu_names() and len(gpus) < job.processes:
         raise PrerequisiteError(f"{job.step.label}: {job.processes} processes need a GPU each, this step was given "
