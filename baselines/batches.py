@@ -113,6 +113,31 @@ def collate(rows: Sequence[Row], pad_id: int, teacher: StoredLogits | None = Non
         labels_BS[b, :length] = torch.tensor(row["labels"])
         mask_BS[b, :length] = 1
     batch = {"input_ids": ids_BS, "attention_mask": mask_BS, "labels": labels_BS}
+    return batch | _beside(rows, teacher)
+
+
+def flatten(rows: Sequence[Row], teacher: StoredLogits | None = None) -> dict[str, torch.Tensor]:
+    """Lay rows end to end instead of padding them: ids, labels and positions, shape (1, T), else as `collate`.
+
+    Positions begin at 0 with each row, which is how attention tells the rows apart. A row's first token is never
+    predicted: what stands before it is another row.
+    """
+    import torch
+
+    labels = [label for row in rows for label in (IGNORED, *row["labels"][1:])]
+    batch = {
+        "input_ids": torch.tensor([[token for row in rows for token in row["input_ids"]]]),
+        "position_ids": torch.cat([torch.arange(len(row["input_ids"])) for row in rows]).unsqueeze(0),
+        "labels": torch.tensor([labels]),
+    }
+    return batch | _beside(rows, teacher)
+
+
+def _beside(rows: Sequence[Row], teacher: StoredLogits | None) -> dict[str, torch.Tensor]:
+    """Return the rows' positions in the data, and their stored logits."""
+    import torch
+
+    batch = {}
     if "row" in rows[0]:
         batch["row"] = torch.tensor([row["row"] for row in rows])
     if teacher is not None:

@@ -12,27 +12,61 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import is_flash_attn_2_available
 
 from baselines import distributed
 from baselines.batches import IGNORED, TEACHER_PREFIX
 from baselines.interface import Batch, Branch, Method, StoredLogits
 from baselines.noise import example_seeds
-from foundation.errors import InputError
+from baselines.settings import TrainingSettings
+from foundation.errors import InputError, PrerequisiteError
 
-# B examples, S positions, N supervised tokens, D hidden size, V vocabulary
+# B examples, S positions, N supervised tokens, D hidden size, V vocabulary; rows laid end to end are one example of
+# S positions to the model
 
 
-def load_causal_lm(checkpoint: Path, param_dtype: str = "fp32_master") -> PreTrainedModel:
-    """Load a checkpoint folder with its master weights in fp32, or in bf16 for `bf16_pure` (A-06)."""
+def load_causal_lm(checkpoint: Path, param_dtype: str = "fp32_master", attention: str | None = None) -> PreTrainedModel:
+    """Load a checkpoint folder with its master weights in fp32, or in bf16 for `bf16_pure` (A-06).
+
+    `attention` names the kernel (`attention_kernel`); None leaves the choice to the library.
+    """
     dtype = torch.bfloat16 if param_dtype == "bf16_pure" else torch.float32
-    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, local_files_only=True)
+    chosen = {} if attention is None else {"attn_implementation": attention}
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype, local_files_only=True, **chosen)
 
 
-def hidden_and_head(model: Any, ids_BS: torch.Tensor, mask_BS: torch.Tensor,
-                        embeddings_BSD: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the last hidden states, shape (B, S, D), and the head's weight, shape (V, D): logits are not made."""
+def attention_kernel(training: TrainingSettings) -> str | None:
+    """Return the attention kernel for a training: FlashAttention 2 where it can be had, else None, the library's own.
+
+    Raises:
+        PrerequisiteError: the settings name FlashAttention 2, and it is not installed, or there is no CUDA GPU.
+        InputError: they name it for computing in float32, which it does not know.
+    """
+    half = training.compute_dtype == "bfloat16" or training.param_dtype == "bf16_pure"
+    present = torch.cuda.is_available() and is_flash_attn_2_available()
+    if training.attention == "auto":
+        return "flash_attention_2" if half and present else None
+    if training.attention == "flash_attention_2":
+        if not present:
+            raise PrerequisiteError("train.attention=flash_attention_2 needs a CUDA GPU and the package flash-attn; "
+                                    "pip install flash-attn --no-build-isolation, or set train.attention=auto")
+        if not half:
+            raise InputError("train.attention=flash_attention_2 computes in half precision, train.compute_dtype is "
+                             "float32; set train.compute_dtype=bfloat16 or train.attention=sdpa")
+    return training.attention
+
+
+def hidden_and_head(model: Any, ids_BS: torch.Tensor, mask_BS: torch.Tensor | None,
+                    embeddings_BSD: torch.Tensor | None = None,
+                    positions_BS: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the last hidden states, shape (B, S, D), and the head's weight, shape (V, D): logits are not made.
+
+    Rows laid end to end come with their positions instead of a mask.
+    """
     plain = model.get_base_model() if hasattr(model, "peft_config") else model
     inputs = {"input_ids": ids_BS} if embeddings_BSD is None else {"inputs_embeds": embeddings_BSD}
+    if positions_BS is not None:
+        inputs["position_ids"] = positions_BS
     hidden_BSD = plain.base_model(**inputs, attention_mask=mask_BS, use_cache=False).last_hidden_state
     return hidden_BSD, plain.get_output_embeddings().weight
 
@@ -97,38 +131,45 @@ class BranchedModel(PreTrainedModel):
             self.reference.eval()
         return self
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor,
-                row: torch.Tensor | None = None, num_items_in_batch: torch.Tensor | int | None = None,
-                **more: Any) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None,
+                position_ids: torch.Tensor | None = None, row: torch.Tensor | None = None,
+                num_items_in_batch: torch.Tensor | int | None = None, **more: Any) -> torch.Tensor:
         """Return the loss of a micro-batch; shapes (B, S). A batch without supervised tokens gives a zero.
 
-        `row` is each example's position in the training order (the seed of its noise); `teacher_*` are the columns of
-        StoredLogits for the supervised tokens, in order.
+        Examples are either padded, with an `attention_mask`, or laid end to end, (1, S), with `position_ids` that
+        begin at 0 with each. `row` is each example's position in the training order (the seed of its noise);
+        `teacher_*` are the columns of StoredLogits for the supervised tokens, in order.
         """
+        assert (attention_mask is None) != (position_ids is None), "rows are padded, or laid end to end"
         teacher = None
         if TEACHER_PREFIX + "ids_NK" in more:
             teacher = StoredLogits(*(more[TEACHER_PREFIX + name] for name in StoredLogits._fields))
-        rows = list(range(len(input_ids))) if row is None else row.tolist()
+        example_BS, length_B = _examples(input_ids, attention_mask, position_ids)
+        rows = list(range(len(length_B))) if row is None else row.tolist()
         seeds_B = example_seeds(self.noise_seed, rows) if self.training else None
         embeddings_BSD = None
         if self.perturbs and seeds_B is not None:
+            assert attention_mask is not None, "embeddings are perturbed row by row: such batches are padded"
             embeddings_BSD = self.method.embed(self.get_input_embeddings()(input_ids), attention_mask, seeds_B)
         supervised_BS = labels[:, 1:].ne(IGNORED)
-        strong = _supervised(hidden_and_head(self.strong, input_ids, attention_mask, embeddings_BSD), supervised_BS)
-        other = self._other(input_ids, attention_mask, supervised_BS)
-        batch = Batch(labels[:, 1:][supervised_BS], supervised_BS.nonzero()[:, 0], attention_mask.sum(dim=1), seeds_B,
-                      teacher)
+        strong = _supervised(hidden_and_head(self.strong, input_ids, attention_mask, embeddings_BSD, position_ids),
+                             supervised_BS)
+        other = self._other(input_ids, attention_mask, position_ids, supervised_BS)
+        batch = Batch(labels[:, 1:][supervised_BS], example_BS[:, 1:][supervised_BS], length_B, seeds_B, teacher)
         if self.reduction == "token_mean":
             total = self.method.loss(batch, strong, other)
             return total / (max(len(batch.labels_N), 1) if num_items_in_batch is None else num_items_in_batch)
-        losses = [self._example_mean(batch, strong, other, b) for b in range(len(input_ids))]
+        losses = [self._example_mean(batch, strong, other, b) for b in range(len(length_B))]
         return torch.stack(losses).sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
 
-    def _other(self, ids_BS: torch.Tensor, mask_BS: torch.Tensor, supervised_BS: torch.Tensor) -> Branch | None:
-        if self.reference is not None:
-            with torch.no_grad():
-                return _supervised(hidden_and_head(self.reference, ids_BS, mask_BS), supervised_BS)
-        return None if self.weak is None else _supervised(hidden_and_head(self.weak, ids_BS, mask_BS), supervised_BS)
+    def _other(self, ids_BS: torch.Tensor, mask_BS: torch.Tensor | None, positions_BS: torch.Tensor | None,
+               supervised_BS: torch.Tensor) -> Branch | None:
+        branch = self.weak if self.reference is None else self.reference
+        if branch is None:
+            return None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.reference is None):
+            found = hidden_and_head(branch, ids_BS, mask_BS, positions_BS=positions_BS)
+            return _supervised(found, supervised_BS)
 
     def _example_mean(self, batch: Batch, strong: Branch, other: Branch | None, b: int) -> torch.Tensor:
         own_N = batch.example_N == b
@@ -139,6 +180,16 @@ class BranchedModel(PreTrainedModel):
         total = self.method.loss(alone, Branch(strong.hidden_ND[own_N], strong.head_VD),
                                  None if other is None else Branch(other.hidden_ND[own_N], other.head_VD))
         return total / max(len(alone.labels_N), 1)
+
+
+def _examples(ids_BS: torch.Tensor, mask_BS: torch.Tensor | None,
+              positions_BS: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each position's example, shape (B, S), and the attended tokens of each example."""
+    if positions_BS is None:
+        assert mask_BS is not None
+        return torch.arange(len(ids_BS), device=ids_BS.device).unsqueeze(1).expand_as(ids_BS), mask_BS.sum(dim=1)
+    example_BS = positions_BS.eq(0).cumsum(dim=1) - 1
+    return example_BS, torch.bincount(example_BS[0])
 
 
 def _supervised(model: tuple[torch.Tensor, torch.Tensor], supervised_BS: torch.Tensor) -> Branch:

@@ -8,8 +8,7 @@ asks of those who touch weights outside of a module's forward pass. Nothing of t
 beyond float rounding: the examples of each update are the same, and its loss is averaged over all of them. DeepSpeed
 itself is imported only where a stage is asked for.
 
-Not supported: half-precision master weights and clipping by branch under ZeRO, offloading, and resuming a ZeRO
-checkpoint with another number of processes.
+Not supported: half-precision master weights and clipping by branch under ZeRO, and offloading.
 """
 
 from __future__ import annotations
@@ -28,7 +27,10 @@ from transformers import PreTrainedModel
 from baselines.settings import TrainingSettings
 from foundation.errors import InputError, PrerequisiteError
 
-WHOLE_ELEMENTS = 100_000  # ZeRO-3 leaves weights of fewer elements whole (norms, biases); DeepSpeed's own default
+BUCKET_ELEMENTS = 50_000_000
+"""Gradients and weights travel in buckets of so many elements (200 MB); DeepSpeed's default is ten times as large."""
+WHOLE_ELEMENTS = 10_000
+"""ZeRO-3 leaves weights of fewer elements whole: norms and biases of any backbone, no matrix of it."""
 
 
 def processes() -> int:
@@ -36,9 +38,21 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Return this process's number among those that train together."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Say whether this process is the one that writes files."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """Return what this process computes on: the GPU of its number on this machine, the first one without a launcher."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
 
 
 def wait_for_all() -> None:
@@ -47,17 +61,28 @@ def wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-def micro_batch(training: TrainingSettings) -> int:
+def micro_batch(training: TrainingSettings, count: int | None = None) -> int:
     """Return the examples per forward pass of one process: the setting, or less so that updates split evenly.
+
+    Args:
+        training: the settings.
+        count: of processes; None: as many as the launcher started.
 
     Raises:
         InputError: the global batch cannot be shared out evenly.
     """
-    share, rest = divmod(training.global_batch, processes())
+    count = processes() if count is None else count
+    share, rest = divmod(training.global_batch, count)
     if rest:
-        raise InputError(f"train.global_batch is {training.global_batch}, which {processes()} processes cannot share "
+        raise InputError(f"train.global_batch is {training.global_batch}, which {count} processes cannot share "
                          f"evenly; start a number of processes that divides {training.global_batch}")
     return math.gcd(training.micro_batch, share)
+
+
+def smaller_micro_batch(training: TrainingSettings, count: int) -> int | None:
+    """Return the largest micro-batch of at most half the size that still shares out an update evenly; None below 1."""
+    now = micro_batch(training, count)
+    return next((size for size in range(now // 2, 0, -1) if now % size == 0), None)
 
 
 def zero_stage(training: TrainingSettings) -> int:
@@ -65,22 +90,40 @@ def zero_stage(training: TrainingSettings) -> int:
     return training.zero_stage if "WORLD_SIZE" in os.environ else 0
 
 
-def deepspeed_config(training: TrainingSettings, *, clip_norm: float) -> dict[str, Any] | None:
-    """Return DeepSpeed's configuration, or None without ZeRO. The optimizer is the trainer's AdamW (no compiled one).
+def check_zero(training: TrainingSettings) -> None:
+    """Refuse a ZeRO stage that this machine or these settings cannot have.
 
     Raises:
         PrerequisiteError: DeepSpeed is not installed.
         InputError: bf16_pure, whose weights have no fp32 master that ZeRO could share out.
     """
-    stage = zero_stage(training)
+    stage = training.zero_stage
     if stage == 0:
-        return None
+        return
     if importlib.util.find_spec("deepspeed") is None:
         raise PrerequisiteError(f"train.zero_stage={stage} needs DeepSpeed, which is not installed; "
                                 "pip install --no-build-isolation -e '.[distributed]', or set train.zero_stage=0")
     if training.param_dtype == "bf16_pure":
         raise InputError(f"train.zero_stage={stage} shares out fp32 master weights, train.param_dtype is bf16_pure; "
                          "set train.zero_stage=0 or train.param_dtype=fp32_master")
+
+
+def deepspeed_config(training: TrainingSettings, *, clip_norm: float,
+                     universal: bool = False) -> dict[str, Any] | None:
+    """Return DeepSpeed's configuration, or None without ZeRO. The optimizer is the trainer's AdamW (no compiled one).
+
+    Args:
+        training: the settings.
+        clip_norm: of the gradients of all processes together.
+        universal: resume from a checkpoint that was converted for another number of processes.
+
+    Raises:
+        PrerequisiteError, InputError: as `check_zero`.
+    """
+    stage = zero_stage(training)
+    if stage == 0:
+        return None
+    check_zero(training)
     micro = micro_batch(training)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": micro,
@@ -89,10 +132,15 @@ def deepspeed_config(training: TrainingSettings, *, clip_norm: float) -> dict[st
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": stage,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
+            "stage3_prefetch_bucket_size": BUCKET_ELEMENTS,
             "stage3_param_persistence_threshold": WHOLE_ELEMENTS,
             "stage3_gather_16bit_weights_on_model_save": True,
         },
     }
+    if universal:
+        config["checkpoint"] = {"load_universal": True}
     if training.compute_dtype == "bfloat16":  # autocast over fp32 weights, as in one process
         config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
     return config
@@ -144,15 +192,23 @@ def full_shape(parameter: torch.Tensor) -> torch.Size:
 
 
 @contextmanager
-def gathered(*parameters: nn.Parameter) -> Iterator[None]:
-    """Make weights whole on every process within the block; all processes must enter. Changes are lost."""
+def gathered(*parameters: nn.Parameter, change: bool = False) -> Iterator[None]:
+    """Make weights whole on every process within the block; all processes must enter.
+
+    Changes are lost, unless `change` announces them: then the main process's hold for all.
+    """
     if not any(hasattr(parameter, "ds_id") for parameter in parameters):
         yield
         return
     import deepspeed
 
-    with deepspeed.zero.GatheredParameters(list(parameters)):
+    with deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0 if change else None):
         yield
+
+
+def is_partitioned(model: nn.Module) -> bool:
+    """Say whether this process holds only a share of a model's weights."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def whole_weights(model: nn.Module) -> dict[str, torch.Tensor] | None:
@@ -162,7 +218,7 @@ def whole_weights(model: nn.Module) -> dict[str, torch.Tensor] | None:
         The weights by name, a tied one once, for `save_pretrained(..., state_dict=)`; empty on other processes.
         None when the weights are not partitioned: the model can then save itself.
     """
-    if not any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+    if not is_partitioned(model):
         return None
     whole = {}
     for name, parameter in model.named_parameters():

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from baselines import distributed
 from baselines.settings import LoRA
 from foundation.errors import InputError
 
@@ -31,6 +32,18 @@ def attach(model: PreTrainedModel, lora: LoRA) -> Any:
 
 
 def merge(model: Any) -> PreTrainedModel:
-    """Return the plain model with its adapters added into its weights."""
-    merged: PreTrainedModel = model.merge_and_unload()
-    return merged
+    """Return the plain model with its adapters added into its weights.
+
+    Where ZeRO-3 shares out the weights, each layer's are made whole for its sum; the library would add to nothing.
+    """
+    if not distributed.is_partitioned(model):
+        merged: PreTrainedModel = model.merge_and_unload()
+        return merged
+    from peft.tuners.lora import LoraLayer
+
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        with distributed.gathered(*layer.parameters(), change=True):
+            layer.merge()
+    plain: PreTrainedModel = model.unload()
+    return plain

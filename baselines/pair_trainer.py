@@ -7,26 +7,29 @@ log-probabilities are computed once, before the first update. On a CPU the polic
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_from_disk
 from transformers import PreTrainedModel, PrinterCallback, Trainer
 from trl import DPOConfig, DPOTrainer
 
+from baselines import distributed
 from baselines.batches import IGNORED, Row
 from baselines.interface import Method, Pairs
 from baselines.log_probs import add_log_prob_head
+from baselines.resuming import RecutResume, origin, resumption
 from baselines.settings import TrainingSettings
-from baselines.trainer import Observer, TrainingLog, last_complete_checkpoint, shared_arguments, training_log
+from baselines.trainer import Observer, TrainingLog, is_recut, run, shared_arguments, training_log
 from foundation.errors import TrainingError
 
 # B pairs; a batch holds 2B sequences, chosen ones first; S positions
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(RecutResume, DPOTrainer):
     """TRL's DPOTrainer with a method's loss."""
 
     def __init__(self, *, method: Method, **arguments: Any) -> None:
@@ -63,6 +66,24 @@ class PairTrainer(DPOTrainer):
         Trainer._save_checkpoint(self, model, trial)  # without the library's model card
 
 
+def _dataset(rows: list[Row], folder: Path) -> Dataset:
+    """Return the pairs as a data set; of several processes all read it from one folder.
+
+    The library's main process leaves the reference's log-probabilities beside the data for the others to read, so
+    they must not each have theirs in memory.
+    """
+    def made() -> Dataset:
+        return Dataset.from_list([{k: row[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")} for row in rows])
+
+    if distributed.processes() == 1:
+        return made()
+    if distributed.is_main():
+        shutil.rmtree(folder, ignore_errors=True)
+        made().save_to_disk(str(folder))
+    distributed.wait_for_all()
+    return load_from_disk(str(folder))
+
+
 def train_pairs(method: Method, policy: PreTrainedModel, reference: PreTrainedModel | None, rows: list[Row],
                 tokenizer: Any, training: TrainingSettings, *, seed: int, work: Path,
                 on_progress: Callable[[float], None] = lambda fraction: None) -> TrainingLog:
@@ -83,18 +104,20 @@ def train_pairs(method: Method, policy: PreTrainedModel, reference: PreTrainedMo
         TrainingError: the loss turned NaN or infinite.
     """
     updates = len(rows) // training.global_batch
+    resumed = resumption(work, training)
+    # the configuration starts the process group, which sharing the data needs
+    configuration = DPOConfig(
+        **shared_arguments(training, updates=updates, seed=seed, work=work, universal=is_recut(resumed)),
+        max_length=None, precompute_ref_log_probs=True, loss_type=["sigmoid"], disable_dropout=True)
     trainer = PairTrainer(
         method=method,
         model=policy,
         ref_model=reference,
-        args=DPOConfig(**shared_arguments(training, updates=updates, seed=seed, work=work), max_length=None,
-                       precompute_ref_log_probs=True, loss_type=["sigmoid"], disable_dropout=True),
-        train_dataset=Dataset.from_list([{k: row[k] for k in ("prompt_ids", "chosen_ids", "rejected_ids")}
-                                         for row in rows]),
+        args=configuration,
+        train_dataset=_dataset(rows, work / "pairs"),
         processing_class=tokenizer,
-        callbacks=[Observer(on_progress)],
+        callbacks=[Observer(on_progress, origin(training))],
     )
-    last = last_complete_checkpoint(work)
-    trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    run(trainer, resumed)
     tokens = sum(2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"]) for row in rows)
     return training_log(trainer, tokens)

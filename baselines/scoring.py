@@ -23,17 +23,20 @@ from foundation.prompts import PromptFormat, encode_example
 
 @torch.no_grad()
 def example_entropies(model: Any, rows: Sequence[Row], *, pad_id: int, batch_tokens: int, compute_dtype: str,
-                      softmax_dtype: str = "fp32",
+                      softmax_dtype: str = "fp32", share: slice = slice(None),
                       on_progress: Callable[[float], None] = lambda fraction: None) -> list[float]:
     """Return H(M; i) of each row, in order; softmax in fp32 unless `softmax_dtype` is `model` (A-65).
 
-    Rows are batched by length, at most `batch_tokens` padded tokens a batch. Padding and prompt enter nothing.
+    Rows are batched by length, at most `batch_tokens` padded tokens a batch. Padding and prompt enter nothing. Of
+    several processes each takes its `share` of the batches, which stay the same; other rows' entropies are NaN.
     """
     model.eval()
     device = next(model.parameters()).device
     entropy_N = [float("nan")] * len(rows)
     done = 0
-    for indices in length_batches([len(row["input_ids"]) for row in rows], batch_tokens):
+    batches = length_batches([len(row["input_ids"]) for row in rows], batch_tokens)[share]
+    total = sum(len(indices) for indices in batches)
+    for indices in batches:
         batch = {k: v.to(device) for k, v in collate([rows[i] for i in indices], pad_id).items() if k != "row"}
         with torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16"):
             hidden_BSD, head_VD = hidden_and_head(model, batch["input_ids"], batch["attention_mask"])
@@ -48,7 +51,7 @@ def example_entropies(model: Any, rows: Sequence[Row], *, pad_id: int, batch_tok
         for i, own_T in zip(indices, entropy_T.split(counts_B.tolist()), strict=True):
             entropy_N[i] = own_T.double().mean().item()
         done += len(indices)
-        on_progress(done / len(rows))
+        on_progress(done / total)
     return entropy_N
 
 

@@ -42,10 +42,15 @@ class TrainingSettings:
     """Of the forward and backward pass (autocast); the paper is silent, its public code uses bfloat16."""
     micro_batch: int = field(default=16, metadata=NOT_IDENTITY)
     """Examples per forward pass of a process; must divide the global batch. It is lowered where several processes
-    could not share an update evenly."""
+    could not share an update evenly, and after memory ran out."""
     gradient_checkpointing: bool = field(default=False, metadata=NOT_IDENTITY)
     zero_stage: Literal[0, 2, 3] = field(default=0, metadata=NOT_IDENTITY)
     """What DeepSpeed shares out when several processes train: nothing, optimizer state and gradients, weights too."""
+    padding_free: bool = field(default=False, metadata=NOT_IDENTITY)
+    """Lay the examples of a micro-batch end to end instead of padding them to one length. The examples of an update
+    stay the same; what perturbs embeddings by row (NEFTune) and pairs of replies are padded all the same."""
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = field(default="auto", metadata=NOT_IDENTITY)
+    """Kernel of the attention; auto: FlashAttention 2 where it is installed and computing is in bfloat16 on a GPU."""
     checkpoint_every: int | None = field(default=None, metadata=NOT_IDENTITY)
     """Updates between resumable checkpoints; None: a training that was killed starts again."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +19,21 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from baselines import distributed
-from baselines.batches import Row, collate
+from baselines.batches import Row, collate, flatten
 from baselines.branches import BranchedModel
 from baselines.interface import StoredLogits
+from baselines.resuming import (
+    Origin,
+    RecutResume,
+    Resumption,
+    last_complete_checkpoint,
+    mark_complete,
+    origin,
+    recut,
+    resumption,
+)
 from baselines.settings import JointTraining, TrainingSettings
 from foundation.errors import InputError, TrainingError
-
-COMPLETE = "complete"  # marks a checkpoint folder that was written to its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +47,7 @@ class TrainingLog:
     """Attended tokens seen, prompts included."""
 
 
-class MethodTrainer(SFTTrainer):
+class MethodTrainer(RecutResume, SFTTrainer):
     """TRL's SFTTrainer with the loss of a BranchedModel."""
 
     def __init__(self, *, example_ids: list[str], items_per_update: int | None,
@@ -109,17 +116,6 @@ def _bad_gradient(norm: float, update: int, args: Any, state: Any) -> TrainingEr
                          f"{_kept(Path(args.output_dir))}. Lower train.learning_rate")
 
 
-def last_complete_checkpoint(work: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; what a kill left half-written is removed."""
-    complete = []
-    for folder in work.glob("checkpoint-*"):
-        if (folder / COMPLETE).is_file():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder, ignore_errors=not distributed.is_main())
-    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-
-
 AtUpdates = tuple[Sequence[int], Callable[[int], None]]
 """Numbers of updates, and what to do after each."""
 
@@ -127,16 +123,16 @@ AtUpdates = tuple[Sequence[int], Callable[[int], None]]
 class Observer(TrainerCallback):
     """Reports progress, marks whole checkpoints, refuses bad gradients, clips branches apart (A-71)."""
 
-    def __init__(self, on_progress: Callable[[float], None], clip_branches_at: float | None = None,
-                 at_updates: AtUpdates | None = None) -> None:
-        self.on_progress, self.clip_branches_at = on_progress, clip_branches_at
+    def __init__(self, on_progress: Callable[[float], None], written_by: Origin,
+                 clip_branches_at: float | None = None, at_updates: AtUpdates | None = None) -> None:
+        self.on_progress, self.written_by, self.clip_branches_at = on_progress, written_by, clip_branches_at
         self.updates, self.at_update = at_updates or ((), lambda update: None)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint as whole."""
         distributed.wait_for_all()  # each process writes its part
         if distributed.is_main():
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}", self.written_by)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep a snapshot where one is due, and report."""
@@ -187,29 +183,56 @@ def train(model: BranchedModel, rows: list[Row], tokenizer: Any, training: Train
     if per_branch is not None and distributed.zero_stage(training):
         raise InputError(f"wdjt.clip=per_branch needs whole gradients, train.zero_stage={training.zero_stage} shares "
                          "them out; set wdjt.clip=joint or train.zero_stage=0")
+    resumed = resumption(work, training)
     trainer = MethodTrainer(
         example_ids=[row["id"] for row in rows],
         items_per_update=training.global_batch if model.reduction == "example_mean" else None,
         model=model,
         args=SFTConfig(**shared_arguments(training, updates=updates, seed=seed, work=work,
-                                          clip_globally=per_branch is None),
+                                          clip_globally=per_branch is None, universal=is_recut(resumed)),
                        max_length=None, packing=False, padding_free=False,
                        dataset_kwargs={"skip_prepare_dataset": True}, **(library_arguments or {})),
         train_dataset=_dataset(rows),
         processing_class=tokenizer,
-        data_collator=lambda batch: collate([rows[item["row"]] | {"row": item["row"]} for item in batch],
-                                            tokenizer.pad_token_id, teacher),
-        callbacks=[Observer(on_progress, per_branch, at_updates)],
+        data_collator=_collator(rows, tokenizer.pad_token_id, teacher,
+                                flat=lays_end_to_end(model, training, library_arguments)),
+        callbacks=[Observer(on_progress, origin(training), per_branch, at_updates)],
         make_optimizer=lambda: _two_rate_optimizer(model, training, joint),
     )
     if distributed.zero_stage(training) == 3:
         distributed.share_heads(model)
-    last = last_complete_checkpoint(work)
+    run(trainer, resumed)
+    return training_log(trainer, sum(len(row["input_ids"]) for row in rows))
+
+
+def lays_end_to_end(model: BranchedModel, training: TrainingSettings,
+                    library_arguments: Mapping[str, Any] | None) -> bool:
+    """Say whether micro-batches go without padding: asked for, and nothing perturbs embeddings by row or width."""
+    return training.padding_free and not model.perturbs and not library_arguments
+
+
+def _collator(rows: list[Row], pad_id: int, teacher: StoredLogits | None, *, flat: bool) -> Callable[..., Any]:
+    def collated(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        chosen = [rows[item["row"]] | {"row": item["row"]} for item in items]
+        return flatten(chosen, teacher) if flat else collate(chosen, pad_id, teacher)
+
+    return collated
+
+
+def is_recut(resumed: Resumption | None) -> bool:
+    """Say whether a training goes on from a checkpoint that is cut anew."""
+    return resumed is not None and resumed.recut
+
+
+def run(trainer: Any, resumed: Resumption | None) -> None:
+    """Train, from a checkpoint if there is one, and leave nothing of DeepSpeed's behind in the process."""
+    trainer.recut = is_recut(resumed)
     try:
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        if resumed is not None:
+            recut(resumed)
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed.checkpoint))
     finally:
         distributed.forget()
-    return training_log(trainer, sum(len(row["input_ids"]) for row in rows))
 
 
 def training_log(trainer: Any, tokens: int) -> TrainingLog:
@@ -220,11 +243,11 @@ def training_log(trainer: Any, tokens: int) -> TrainingLog:
 
 
 def shared_arguments(training: TrainingSettings, *, updates: int, seed: int, work: Path,
-                     clip_globally: bool = True) -> dict[str, Any]:
+                     clip_globally: bool = True, universal: bool = False) -> dict[str, Any]:
     """Translate our settings; every default of the libraries' that matters is set explicitly."""
     optimizer = {"adamw": {}, "rmsprop": {"optim": "rmsprop"}}[training.optimizer]  # AdamW is the libraries' default
     micro, clip_norm = distributed.micro_batch(training), training.clip_norm if clip_globally else 0.0
-    zero = distributed.deepspeed_config(training, clip_norm=clip_norm)
+    zero = distributed.deepspeed_config(training, clip_norm=clip_norm, universal=universal)
     return optimizer | {
         "output_dir": str(work),
         "max_steps": updates,
@@ -243,6 +266,7 @@ def shared_arguments(training: TrainingSettings, *, updates: int, seed: int, wor
         "deepspeed": zero,
         "fp16": False,
         "gradient_checkpointing": training.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
         "use_cpu": not torch.cuda.is_available(),
         "remove_unused_columns": False,
         "dataloader_pin_memory": False,

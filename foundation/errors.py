@@ -43,5 +43,11 @@ class GenerationError(SuiteError, RuntimeError):
     """A generation backend that gave up on a sequence: the run is incomplete, nothing is scored 0."""
 
 
+class ProcessError(SuiteError, RuntimeError):
+    """A process that ended without a word: killed, most often for want of memory. Running again may well succeed."""
+
+    exit_code = 1
+
+
 class StorageError(SuiteError, RuntimeError):
     """The disk is full, read-only or otherwise refuses a write."""

@@ -55,8 +55,9 @@ class Options:
     """What runs the steps: processes here, or a Ray cluster whose nodes share the store (docs/cluster.md)."""
     address: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT")] = None
     """Of the Ray cluster that this machine is a node of (default: auto)."""
-    gpus_per_training: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """GPUs that a training of a model that needs GPUs takes (default: all of a node, up to eight)."""
+    train_processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Processes that share each training, one a GPU (default: all of a node, up to eight) or, on a CPU, one a core
+    (default: 1). Does not change results beyond float rounding."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
     backend: Literal["auto", "hf", "vllm"] = "auto"

@@ -14,6 +14,8 @@ from foundation.errors import InputError
 from replication.backends import require_backends
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
+from replication.cost.estimate import TRAININGS
+from replication.cost.step_costs import GPUS_PER_TRAINING
 from replication.declarations import FINAL, Line, Table
 from replication.executors import OpenExecutor
 from replication.executors.local import local
@@ -26,7 +28,7 @@ from replication.provenance import gpu_devices, usable_cores
 from replication.results import contents, write
 from replication.rows import known_rows, split_rows
 from replication.run import RunReport, missing_steps, run_steps
-from replication.scales import SCALES
+from replication.scales import SCALES, configuration_of
 from replication.steps import Step
 from replication.store import Store
 from replication.tables import TableRun
@@ -109,11 +111,14 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
     """Bring every target of every table into the store.
 
     Raises:
-        PrerequisiteError: a backend that is to generate cannot run here; nothing was run.
+        PrerequisiteError: a backend that is to generate cannot run here, or ZeRO without DeepSpeed; nothing was run.
+        InputError: trainings that the processes cannot share.
     """
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
+    missing = missing_steps(targets, store)
     if options.executor == "local":  # the nodes of a cluster are asked themselves
-        require_backends(missing_steps(targets, store))
+        require_backends(missing)
+    check_trainings(missing, _train_processes(options, runs))
     damaged = store.repair_all(targets) if options.repair else []
     return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs),
                      open_executor=_executor(options, store, runs))
@@ -121,18 +126,47 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
 
 def _executor(options: Options, store: Store, runs: Sequence[TableRun]) -> OpenExecutor:
     """Return what opens the executor that was asked for; nothing of Ray is imported for another."""
+    asked = options.train_processes
     if options.executor == "local":
-        return local(store, _jobs(options, runs), gpus_per_training=options.gpus_per_training)
+        return local(store, _jobs(options, runs), gpus_per_training=asked, processes=asked or 1)
     from replication.executors.ray_cluster import on_cluster
 
     paths = [] if options.data_root is None else [str(options.data_root.absolute())]
-    return on_cluster(store, options.address or "auto", gpus_per_training=options.gpus_per_training, paths=paths)
+    return on_cluster(store, options.address or "auto", gpus_per_training=asked, processes=asked or 1, paths=paths)
+
+
+def _train_processes(options: Options, runs: Sequence[TableRun]) -> int:
+    """Return how many processes will share a training, as far as this machine can tell."""
+    if options.train_processes is not None:
+        return options.train_processes
+    on_gpus = options.executor == "local" and any(run.planners.request.model.gpu_memory_gib for run in runs)
+    return min(GPUS_PER_TRAINING, max(1, len(gpu_devices()))) if on_gpus else 1
+
+
+def check_trainings(steps: Sequence[Step], processes: int) -> None:
+    """Refuse trainings that so many processes cannot share, before anything runs.
+
+    Raises:
+        InputError: a global batch that does not split evenly, or settings that ZeRO cannot share out.
+        PrerequisiteError: ZeRO without DeepSpeed.
+    """
+    if processes == 1:
+        return
+    from baselines.distributed import check_zero, micro_batch
+
+    for step in steps:
+        if step.kind in TRAININGS and (training := getattr(step, "training", None)) is not None:
+            try:
+                micro_batch(training, processes)
+                check_zero(training)
+            except InputError as error:
+                raise InputError(f"--train-processes {processes}, {step.label}: {error}") from error
 
 
 def _request(model: Model, options: Options, registry: dict[str, type[Method]]) -> Request:
     scale = SCALES[model.scale]
     chosen = () if options.backend == "auto" else [f"{part}.backend={options.backend}" for part in ("eval", "rollouts")]
-    configuration = with_changes(scale.configuration, [*chosen, *options.set], registry)
+    configuration = with_changes(configuration_of(model.name, scale), [*chosen, *options.set], registry)
     _check_numbers(options, configuration)
     return Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                    limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
@@ -192,7 +226,7 @@ def try_out_own(run: TableRun, store: Store) -> None:
 def _check_numbers(options: Options, configuration: Configuration) -> None:
     for flag, value in (("--limit-train", options.limit_train), ("--limit-eval", options.limit_eval),
                         ("--jobs", options.jobs), ("--gpus", options.gpus),
-                        ("--gpus-per-training", options.gpus_per_training)):
+                         ("--train-processes", options.train_processes)):
         if value is not None and value < 1:
             raise InputError(f"{flag} is {value}; it must be at least 1")
     _check_executor(options)
@@ -230,6 +264,8 @@ def _jobs(options: Options, runs: Sequence[TableRun]) -> int:
     if options.jobs is not None:
         return options.jobs
     requests = [run.planners.request for run in runs]
-    fitting = max(1, usable_cores() // max(request.scale.threads for request in requests))
+    threads = max(request.scale.threads for request in requests)
     on_gpus = any(request.model.gpu_memory_gib for request in requests)
-    return max(fitting, len(gpu_devices()) + 1) if on_gpus else fitting
+    if on_gpus:
+        return max(1, usable_cores() // threads, len(gpu_devices()) + 1)
+    return max(1, usable_cores() // (threads * (options.train_processes or 1)))

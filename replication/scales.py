@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from baselines.settings import DataSettings, TrainingSettings
 from foundation.prompts import Domain
@@ -67,6 +68,16 @@ PAPER_TRAINING = TrainingSettings(
     checkpoint_every=20,
 )
 
+BACKBONE_TRAINING: dict[str, dict[str, Any]] = {
+    "qwen3-4b": {"zero_stage": 2, "micro_batch": 4, "gradient_checkpointing": True},
+    "qwen3-8b": {"zero_stage": 3, "micro_batch": 4, "gradient_checkpointing": True},
+    "qwen2.5-3b": {"zero_stage": 2, "micro_batch": 8, "gradient_checkpointing": True},
+    "gemma-3-4b": {"zero_stage": 2, "micro_batch": 4, "gradient_checkpointing": True},
+}
+"""How a backbone's trainings are laid out on eight GPUs of 80 GB: the lowest ZeRO stage, and then the largest
+micro-batch, with which WD-JT's two branches fit by the cost model (tests/test_cost.py holds the sums against it). None
+of it is part of what is computed; after memory ran out, the micro-batch is lowered by itself."""
+
 _TINY_FIRST = TrainingSettings(learning_rate=2e-3, global_batch=32, micro_batch=16)
 _TINY_SECOND = TrainingSettings(learning_rate=1e-3, global_batch=32, micro_batch=16)
 _SMALL = TrainingSettings(learning_rate=1e-4, global_batch=16, micro_batch=4, compute_dtype="bfloat16",
@@ -124,3 +135,9 @@ SCALES: dict[str, Scale] = {
         ),
     )
 }
+
+
+def configuration_of(model: str, scale: Scale) -> Configuration:
+    """Return a scale's settings with a backbone's own layout of its trainings."""
+    layout, shared = BACKBONE_TRAINING.get(model, {}), scale.configuration
+    return replace(shared, train=replace(shared.train, **layout), second_epoch=replace(shared.second_epoch, **layout))

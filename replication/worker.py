@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines.user_methods import Handle
-from foundation.errors import StorageError, SuiteError
+from foundation.errors import InputError, StorageError, SuiteError
 from foundation.files import storage_error
 from replication.provenance import provenance
 from replication.steps import Step
@@ -41,6 +41,7 @@ ENVIRONMENT = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "PYTHONHASHSEED": "0",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "FLASH_ATTENTION_DETERMINISTIC": "1",
     # glibc: keep freed activation memory instead of giving it back and faulting it in again at every update
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
@@ -61,6 +62,8 @@ class Job:
     """How many processes a training may use together; never part of what is computed."""
     gpus: tuple[str, ...] = ()
     """The CUDA devices given to this step, as CUDA_VISIBLE_DEVICES names them; empty without GPUs."""
+    remembered: Path | None = None
+    """Folder for what steps of one kind learn about this machine; no result is kept or looked for there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,14 @@ class Lost:
 Message = Done | Failed | Progress | Lost
 
 
+class RankError(Exception):
+    """A defect in one of the processes that a step had started: its message, and the traceback from there."""
+
+    def __init__(self, reason: str, trace: str) -> None:
+        super().__init__(reason)
+        self.trace = trace
+
+
 def worker_main(connection: Connection, store_root: Path, parent_pid: int) -> None:
     """Run steps received over `connection` until it closes."""
     die_with_parent(parent_pid)
@@ -156,15 +167,23 @@ def attempt(assignment: Assignment, store: Store, report: Callable[..., None]) -
     step = assignment.step
     try:
         return execute(step, store, report, assignment)
-    except SuiteError as error:
-        return Failed(step.key, str(error), error.exit_code, None)
     except Exception as error:
-        full = _disk_error(error, store.root)
-        if full is not None:
-            return Failed(step.key, str(full), full.exit_code, None)
-        if (fault := _methods_fault(step, error)) is not None:
-            return Failed(step.key, fault, 2, None)
+        told = users_error(step, error, store.root)
+        if isinstance(told, SuiteError):
+            return Failed(step.key, str(told), told.exit_code, None)
+        if isinstance(told, RankError):
+            return Failed(step.key, str(told), 1, told.trace)
         return Failed(step.key, f"{type(error).__name__}: {error}", 1, traceback.format_exc())
+
+
+def users_error(step: Step, error: Exception, place: Path) -> Exception:
+    """Return the error as the user is told it: a full disk and a fault of their method's have messages of their own."""
+    if isinstance(error, SuiteError | RankError):
+        return error
+    if (full := _disk_error(error, place)) is not None:
+        return full
+    fault = _methods_fault(step, error)
+    return error if fault is None else InputError(fault)
 
 
 def _methods_fault(step: Step, error: Exception) -> str | None:
@@ -197,9 +216,9 @@ def execute(step: Step, store: Store, report: Callable[..., None], given: Assign
         output.mkdir()
         scratch.mkdir(exist_ok=True)
         module, function = step.action.split(":")
-        throttled = _throttled(report)
         inputs = {role: store.use(parent) for role, parent in step.parents.items()}
-        job = Job(step, inputs, output, scratch, throttled, given.processes, given.gpus)
+        job = Job(step, inputs, output, scratch, throttled(report), given.processes, given.gpus,
+                  store.root / ".remembered")
         notes = getattr(importlib.import_module(module), function)(job) or {}
         seconds = time.monotonic() - started
         report(1.0)
@@ -211,7 +230,8 @@ def execute(step: Step, store: Store, report: Callable[..., None], given: Assign
         return Done(step.key, ran=True, seconds=seconds)
 
 
-def _throttled(report: Callable[..., None], every_seconds: float = 0.2) -> Callable[[float], None]:
+def throttled(report: Callable[..., None], every_seconds: float = 0.2) -> Callable[[float], None]:
+    """Return a report that is passed on at most every so many seconds."""
     last = 0.0
 
     def on_progress(fraction: float) -> None:

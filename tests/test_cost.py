@@ -7,18 +7,21 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 from conftest import ROOT
 
+from baselines.settings import TrainingSettings
 from foundation.errors import InputError
 from replication.cost import compute, counts, decoding, schedule, table11
 from replication.cost.estimate import estimate
-from replication.cost.figures import FIGURES, Figure
+from replication.cost.figures import FIGURES, Figure, value
 from replication.cost.memory import smallest_stage, state_bytes, training_memory
 from replication.cost.shapes import SHAPES
 from replication.cost.step_costs import CostModel, StepCost
+from replication.paper import integer
+from replication.scales import BACKBONE_TRAINING, SCALES, configuration_of
 from replication.simulate import lines, tables, targets_of
 from replication.steps import Step, closure
 
@@ -326,3 +329,23 @@ def test_mistakes_on_the_command_line_are_named(arguments):
     done = subprocess.run([sys.executable, "-m", "replication.simulate", *arguments], cwd=ROOT, capture_output=True,
                           text=True, timeout=60)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("model", BACKBONE_TRAINING)
+def test_a_backbones_layout_is_the_lowest_stage_and_the_largest_micro_batch_that_fit(model):
+    """WD-JT's two branches, fp32 weights, examples of the full length, on the paper's eight GPUs."""
+    budget, gpus, length = value("gpu.usable") * value("gpu.memory"), integer("train.num_gpus"), 4096
+    layout, shape = BACKBONE_TRAINING[model], SHAPES[model]
+
+    def fits(stage, micro):
+        need = training_memory(shape, branches=2, gpus=gpus, stage=stage, weights="fp32", tokens=micro * length)
+        return need.total <= budget
+
+    stage, micro = layout["zero_stage"], layout["micro_batch"]
+    assert fits(stage, micro) and not fits(stage, 2 * micro)
+    assert smallest_stage(shape, budget=budget, branches=2, gpus=gpus, weights="fp32", tokens=length) == stage
+    training = configuration_of(model, SCALES["paper"]).second_epoch
+    assert (training.zero_stage, training.micro_batch, training.gradient_checkpointing) == (stage, micro, True)
+    assert training.global_batch == 512 and (512 // gpus) % micro == 0
+    identity = {f.name: f.metadata.get("identity", True) for f in fields(TrainingSettings)}
+    assert not any(identity[name] for name in layout), "a layout is no part of what is computed"

@@ -244,7 +244,7 @@ def test_an_address_where_nothing_listens_is_told_in_seconds():
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"address": "host:6379"}, "add --executor ray"),
-    ({"gpus_per_training": 0}, "--gpus-per-training is 0"),
+    ({"train_processes": 0}, "--train-processes is 0"),
     ({"executor": "ray", "jobs": 2}, "--jobs is for --executor local"),
 ])
 def test_options_that_do_not_go_together_are_refused(options, words):

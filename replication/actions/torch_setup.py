@@ -20,7 +20,14 @@ def prepare(threads: int, seed: int = 0) -> torch.device:
     torch.use_deterministic_algorithms(True, warn_only=True)
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module="torch|transformers|trl|accelerate|datasets")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = distributed.device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+SHARD_SIZE = "5GB"
+"""Of an exported checkpoint's files: larger models are split."""
 
 
 def save_checkpoint(model: Any, tokenizer: Any, folder: Any, stop_ids: list[int]) -> None:
@@ -36,6 +43,6 @@ def save_checkpoint(model: Any, tokenizer: Any, folder: Any, stop_ids: list[int]
     model.generation_config = transformers.GenerationConfig(
         eos_token_id=stop_ids, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
-    model.save_pretrained(folder, state_dict=weights)
+    model.save_pretrained(folder, state_dict=weights, max_shard_size=SHARD_SIZE)
     tokenizer.save_pretrained(folder)
     multimodal.carry(model.name_or_path, Path(folder))

@@ -10,28 +10,48 @@ from typing import Any
 
 import numpy as np
 import transformers
+from transformers import PreTrainedModel
 
 from baselines import distributed
 from baselines.batches import Encoded, Row, encode_pool, ordered
-from baselines.branches import BranchedModel, is_tied, load_causal_lm, untie
+from baselines.branches import BranchedModel, attention_kernel, is_tied, load_causal_lm, untie
 from baselines.interface import Method, StoredLogits
 from baselines.lora import attach, merge
 from baselines.phases import FULL_EPOCH
-from baselines.scoring import example_entropies, official_entropies, official_rows
+from baselines.resuming import last_complete_checkpoint, read_origin
+from baselines.scoring import example_entropies, length_batches, official_entropies, official_rows
 from baselines.selection import select
+from baselines.settings import TrainingSettings
 from baselines.teacher import load_targets
-from baselines.trainer import AtUpdates, TrainingLog, train, write_log
+from baselines.trainer import AtUpdates, TrainingLog, lays_end_to_end, train, write_log
 from foundation.errors import InputError
 from foundation.files import link_tree, read_jsonl, write_jsonl
 from foundation.prompts import stop_ids
 from foundation.seeds import stream, stream_seed
+from replication.actions.fitting import fitted
+from replication.actions.ranks import together
 from replication.actions.rollouts import check_tokenizer
 from replication.actions.torch_setup import prepare, save_checkpoint
 from replication.worker import Job
 
 
 def train_phase(job: Job) -> dict[str, Any]:
-    """Train one phase and keep the strong branch as a plain checkpoint; the weak one and snapshots lie beside it."""
+    """Train one phase and keep the strong branch as a plain checkpoint; the weak one and snapshots lie beside it.
+
+    In as many processes as the job was given, with a micro-batch that fits.
+    """
+    return fitted(job, train_here, launch=_left_by_zero(job))
+
+
+def _left_by_zero(job: Job) -> bool:
+    """Say whether a ZeRO checkpoint is gone on from, which even a single process reads through a launcher."""
+    last = last_complete_checkpoint(job.scratch / "trainer")
+    written_by = None if last is None else read_origin(last)
+    return written_by is not None and written_by.zero_stage > 0
+
+
+def train_here(job: Job) -> dict[str, Any]:
+    """Train one phase in this process, which may be one of several; see `train_phase`."""
     step = job.step
     seed = stream_seed("train", step.seed)
     prepare(step.threads, seed)
@@ -58,11 +78,13 @@ def train_phase(job: Job) -> dict[str, Any]:
     save_checkpoint(plain, tokenizer, job.output / "checkpoint", stops)
     if model.weak is not None and not step.joint.freeze_weak:
         save_checkpoint(model.weak, tokenizer, job.output / "weak", stops)
-    for kept in job.scratch.glob("ck-*"):
-        kept.rename(job.output / kept.name)
-    write_log(log, job.output / "losses.jsonl")
+    if distributed.is_main():
+        for kept in job.scratch.glob("ck-*"):
+            kept.rename(job.output / kept.name)
+        write_log(log, job.output / "losses.jsonl")
+    flat = lays_end_to_end(model, step.training, step.library_arguments)
     return {**_notes(rows, log), "truncated": encoded.truncated, "dropped_overlength": encoded.dropped,
-            "warnings": _warnings(step)}
+            "warnings": _warnings(step, flat), "computed": _computed(step.training, plain, flat)}
 
 
 def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int], rows: int) -> AtUpdates | None:
@@ -78,7 +100,8 @@ def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int],
     def keep(update: int) -> None:
         for name in names[update]:
             half = job.scratch / f"half-{name}"
-            shutil.rmtree(half, ignore_errors=True)
+            if distributed.is_main():
+                shutil.rmtree(half, ignore_errors=True)
             save_checkpoint(model.strong, tokenizer, half, stops)
             if distributed.is_main():
                 shutil.rmtree(job.scratch / name, ignore_errors=True)  # of a run that was killed and started again
@@ -87,8 +110,18 @@ def _snapshots(job: Job, model: BranchedModel, tokenizer: Any, stops: list[int],
     return tuple(names), keep
 
 
-def _warnings(step: Any) -> list[str]:
+def _computed(training: TrainingSettings, model: Any, padding_free: bool = False) -> dict[str, Any]:
+    """Return how the training was cut and by which kernel: what is no part of its identity, for the record."""
+    return {"processes": distributed.processes(), "zero_stage": distributed.zero_stage(training),
+            "micro_batch": distributed.micro_batch(training), "padding_free": padding_free,
+            "attention": model.config._attn_implementation}
+
+
+def _warnings(step: Any, padding_free: bool) -> list[str]:
     said = []
+    if step.training.padding_free and not padding_free:
+        said.append(f"{step.title}: its batches are padded although train.padding_free is set: what it adds to "
+                    "embeddings goes by rows")
     if step.weak is not None and step.weak.key == step.strong.key:
         said.append(f"{step.title}: the weak and the strong model are the same checkpoint: the discrepancy is zero and "
                     "WD-JT is plain SFT at first")
@@ -114,7 +147,12 @@ def snapshot(job: Job) -> dict[str, Any]:
 
 
 def train_on_pairs(job: Job) -> dict[str, Any]:
-    """Train one phase on pairs and keep the policy as a plain checkpoint."""
+    """Train one phase on pairs and keep the policy as a plain checkpoint; in how many processes, as `train_phase`."""
+    return fitted(job, train_on_pairs_here, launch=_left_by_zero(job))
+
+
+def train_on_pairs_here(job: Job) -> dict[str, Any]:
+    """Train on pairs in this process, which may be one of several; see `train_on_pairs`."""
     from baselines.pair_trainer import train_pairs
 
     step = job.step
@@ -125,14 +163,17 @@ def train_on_pairs(job: Job) -> dict[str, Any]:
     check_tokenizer(job.inputs["pairs"], tokenizer, "pairs")
     pairs = list(read_jsonl(job.inputs["pairs"] / "pairs.jsonl"))
     rows = ordered(pairs, step.training, epochs=step.epochs, seed=seed)
-    policy = load_causal_lm(job.inputs["strong"] / "checkpoint", step.training.param_dtype)
     other = step.reference.key != step.strong.key
-    reference = load_causal_lm(job.inputs["reference"] / "checkpoint", step.training.param_dtype) if other else None
+    with distributed.partitioned_loading(step.training):
+        policy, reference = (_load(job, role) if wanted else None for role, wanted in
+                             (("strong", True), ("reference", other)))
+    assert policy is not None
     log = train_pairs(step.loss_of.method, policy, reference, rows, tokenizer, step.training, seed=seed,
                       work=job.scratch / "trainer", on_progress=job.on_progress)
     save_checkpoint(policy, tokenizer, job.output / "checkpoint", stop_ids(tokenizer, step.prompt))
-    write_log(log, job.output / "losses.jsonl")
-    return {**_notes(rows, log), "pairs": len(pairs), "warnings": []}
+    if distributed.is_main():
+        write_log(log, job.output / "losses.jsonl")
+    return {**_notes(rows, log), "pairs": len(pairs), "warnings": [], "computed": _computed(step.training, policy)}
 
 
 def _notes(rows: list[Row], log: TrainingLog) -> dict[str, Any]:
@@ -140,11 +181,15 @@ def _notes(rows: list[Row], log: TrainingLog) -> dict[str, Any]:
             "final_loss": log.losses[-1]}
 
 
+def _load(job: Job, role: str) -> PreTrainedModel:
+    training = job.step.training
+    return load_causal_lm(job.inputs[role] / "checkpoint", training.param_dtype, attention_kernel(training))
+
+
 def _branched(job: Job, method: Method, noise_seed: int) -> BranchedModel:
     step = job.step
     with distributed.partitioned_loading(step.training):
-        branches = {role: load_causal_lm(job.inputs[role] / "checkpoint", step.training.param_dtype)
-                    for role in ("strong", "weak", "reference") if role in job.inputs}
+        branches = {role: _load(job, role) for role in ("strong", "weak", "reference") if role in job.inputs}
     if step.joint is not None and not step.joint.keep_tied:
         for branch in branches.values():
             untie(branch)
@@ -197,7 +242,19 @@ def check_same_tokenizer(strong: Any, weak: Any, role: str = "weak") -> None:
 
 
 def score_entropy(job: Job) -> dict[str, Any]:
-    """Write entropy.jsonl: one line per pool example, in pool order."""
+    """Write entropy.jsonl: one line per pool example, in pool order; of several processes each scores its share."""
+    for part in job.scratch.glob("entropy-*.jsonl"):
+        part.unlink()
+    notes = together(job, score_entropy_here)
+    scored = [row for part in job.scratch.glob("entropy-*.jsonl") for row in read_jsonl(part)]
+    scored.sort(key=lambda row: row["position"])
+    assert [row["position"] for row in scored] == list(range(notes["examples"])), "a process left examples out"
+    write_jsonl(job.output / "entropy.jsonl", ({"id": row["id"], "entropy": row["entropy"]} for row in scored))
+    return notes | {"mean_entropy_nats": float(np.mean([row["entropy"] for row in scored]))}
+
+
+def score_entropy_here(job: Job) -> dict[str, Any]:
+    """Score this process's share of the pool, into the scratch folder."""
     step = job.step
     device = prepare(step.threads)
     tokenizer = _tokenizer(job.inputs["checkpoint"])
@@ -209,13 +266,21 @@ def score_entropy(job: Job) -> dict[str, Any]:
     model_dtype = "bf16_pure" if official and step.compute_dtype == "bfloat16" else "fp32_master"
     model: Any = load_causal_lm(job.inputs["checkpoint"] / "checkpoint", model_dtype)
     model.to(device)
-    entropy_N = (official_entropies(model, rows, job.on_progress) if official
-                 else example_entropies(model, rows, pad_id=tokenizer.pad_token_id, batch_tokens=step.batch_tokens,
-                                        compute_dtype=step.compute_dtype, softmax_dtype=step.entropy.dtype,
-                                        on_progress=job.on_progress))
-    write_jsonl(job.output / "entropy.jsonl",
-                ({"id": row["id"], "entropy": value} for row, value in zip(rows, entropy_N, strict=True)))
-    return {"examples": len(entropy_N), "mean_entropy_nats": float(np.mean(entropy_N))}
+    rank, share = distributed.rank(), slice(distributed.rank(), None, distributed.processes())
+    if official:
+        positions = list(range(len(rows)))[share]
+        entropies = official_entropies(model, rows[share], job.on_progress)
+    else:
+        found = example_entropies(model, rows, pad_id=tokenizer.pad_token_id, batch_tokens=step.batch_tokens,
+                                  compute_dtype=step.compute_dtype, softmax_dtype=step.entropy.dtype, share=share,
+                                  on_progress=job.on_progress)
+        lengths = [len(row["input_ids"]) for row in rows]
+        positions = sorted(i for batch in length_batches(lengths, step.batch_tokens)[share] for i in batch)
+        entropies = [found[i] for i in positions]
+    write_jsonl(job.scratch / f"entropy-{rank}.jsonl",
+                ({"position": i, "id": rows[i]["id"], "entropy": value}
+                 for i, value in zip(positions, entropies, strict=True)))
+    return {"examples": len(rows)}
 
 
 def select_active(job: Job) -> dict[str, Any]:

@@ -46,7 +46,10 @@ def _sums(found: Estimate) -> list[str]:
 def _stage_advice(found: Estimate) -> str:
     if not found.fits:
         return "; a training does not fit one of 80 GB: give it more GPUs"
-    return f", with --set train.zero_stage={found.zero_stage}" if found.zero_stage else ""
+    asked = {step.training.zero_stage for step, _ in found.trainings if hasattr(step, "training")}
+    if asked <= {found.zero_stage}:
+        return f", with train.zero_stage={found.zero_stage}, as set" if found.zero_stage else ""
+    return f", with --set train.zero_stage={found.zero_stage}"
 
 
 def _constant() -> list[str]:

@@ -8,7 +8,9 @@ parameter counts of the model cards, which is what vouches for them; tests/test_
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from foundation.errors import InputError
 
@@ -105,3 +107,17 @@ def shape_of(model: str) -> Shape:
     if model not in SHAPES:
         raise InputError(f"no cost model for {model!r}; there is one for: {', '.join(SHAPES)}")
     return SHAPES[model]
+
+
+def shape_of_config(config: Mapping[str, Any]) -> Shape:
+    """Return the shape that a checkpoint's config.json describes; of a vision-language model, its text part's."""
+    text = config.get("text_config", config)
+    heads = text["num_attention_heads"]
+    gemma = str(text.get("model_type", "")).startswith("gemma3")
+    return Shape(
+        layers=text["num_hidden_layers"], hidden=text["hidden_size"], intermediate=text["intermediate_size"],
+        heads=heads, kv_heads=text.get("num_key_value_heads", heads),
+        head_dim=text.get("head_dim") or text["hidden_size"] // heads, vocabulary=text["vocab_size"],
+        tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", gemma))),
+        qkv_bias=text.get("model_type") == "qwen2", qk_norm=gemma or text.get("model_type") == "qwen3",
+        norms_per_layer=4 if gemma else 2, card="from its config.json")

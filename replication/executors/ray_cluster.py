@@ -116,7 +116,7 @@ class RayExecutor:
         nodes = ", ".join(sorted(f"{len(free.node.gpus)} GPUs, {free.node.cores:g} cores, "
                                  f"{free.node.memory_gib:.0f} GiB" for free in self.placement.free.values()))
         return (f"{step.label} needs {needs.gpus} GPUs, {needs.cores} cores and {needs.memory_gib:.1f} GiB on one "
-                f"node; the nodes of the cluster have: {nodes or 'nothing'}. --gpus-per-training N asks for fewer GPUs")
+                f"node; the nodes of the cluster have: {nodes or 'nothing'}. --train-processes N asks for fewer GPUs")
 
     def _width(self, steps: Sequence[Step]) -> int:
         """Return how many of the steps with the commonest needs run at a time, at least one."""
