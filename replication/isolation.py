@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from evaluation.benchmarks import benchmark
 from evaluation.isolation import find_isolation
 from replication.rollout_steps import GradeReplies
-from replication.steps import BuildPool, Grade, LoadProblems, Step
+from replication.source_steps import BuildPool, LoadProblems
+from replication.steps import Grade, Step
 
 
 def runs_programs(step: Step) -> bool:

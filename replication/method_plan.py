@@ -45,7 +45,8 @@ from replication.rollout_steps import (
     TrainPairs,
 )
 from replication.rows import Row
-from replication.steps import FetchModel, PretrainTiny, ScoreEntropy, SelectActive, Step, TrainPhase, plain
+from replication.source_steps import FetchModel, PretrainTiny
+from replication.steps import ScoreEntropy, SelectActive, Step, TrainPhase, plain
 
 if TYPE_CHECKING:
     from replication.plan import Planner

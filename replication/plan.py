@@ -38,16 +38,8 @@ from replication.rollout_steps import Snapshot
 from replication.rows import Row, resolve
 from replication.sample_steps import GradeSamples, SampleAnswers
 from replication.scales import SCALES, Scale
-from replication.steps import (
-    BuildPool,
-    FetchModel,
-    Generate,
-    Grade,
-    LoadProblems,
-    PretrainTiny,
-    Step,
-    TrainPhase,
-)
+from replication.source_steps import BuildPool, FetchModel, LoadProblems, PretrainTiny
+from replication.steps import Generate, Grade, Step, TrainPhase
 
 SNAPSHOT_PREFIX = "ck-"
 REFERENCE_TITLES = {BASE: "Base (M0)", WARMUP: "Warm-up (M1)"}

@@ -11,7 +11,8 @@ from replication.cost.report import lines
 from replication.cost.shapes import SHAPES, shape_of
 from replication.display import clock
 from replication.run import missing_steps
-from replication.steps import Step, closure, hub_revisions
+from replication.source_steps import hub_revisions
+from replication.steps import Step, closure
 from replication.store import Store
 from replication.tables import TableRun
 

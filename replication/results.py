@@ -17,7 +17,8 @@ from replication.plan import REFERENCE_TITLES
 from replication.planning import TRAININGS
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
-from replication.steps import closure, hub_revisions
+from replication.source_steps import hub_revisions
+from replication.steps import closure
 from replication.store import Store
 from replication.tables import TableRun
 

@@ -23,7 +23,8 @@ from replication.plan import Planner, Request
 from replication.results import _unsafe_lines
 from replication.rollout_steps import GradeReplies
 from replication.scales import SCALES
-from replication.steps import Grade, LoadProblems, ancestors
+from replication.source_steps import LoadProblems
+from replication.steps import Grade, ancestors
 from replication.worker import Job
 
 

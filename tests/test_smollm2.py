@@ -18,7 +18,7 @@ from replication.configuration import with_changes
 from replication.models import MODELS
 from replication.plan import Planner, Request
 from replication.scales import SCALES
-from replication.steps import BuildPool
+from replication.source_steps import BuildPool
 from replication.store import Store
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,8 @@ from replication.results import contents
 from replication.run import RunReport
 from replication.running import prepare
 from replication.scales import SCALES
-from replication.steps import closure, hub_revisions
+from replication.source_steps import hub_revisions
+from replication.steps import closure
 from replication.store import Store
 from replication.tables import TableRun
 

@@ -53,7 +53,10 @@ def find(source: str, domain: str, data_root: Path | None, *, hashing: bool) -> 
     if data_root is None:
         if source != "am":
             return None
-        return Origin(((f"hub:{AM_REPO}", hub.pinned_revision(AM_REPO, "dataset")),) if hashing else ())
+        entry = locks.hub_entry(AM_REPO)
+        known = None if entry is None else entry.revision
+        commit = hub.pinned_revision(AM_REPO, "dataset") if hashing else known
+        return Origin(((f"hub:{AM_REPO}", commit),) if commit else ())
     report = _read_report(data_root / "corpora" / domain)
     if report is not None:
         whole = report.get("limit") is None and (report.get("identity") or {}).get("held_out") is None
