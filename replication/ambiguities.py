@@ -30,7 +30,10 @@ TABLE = Table(
     rows=(*DEFAULTS, *(line for line, _ in READINGS)),
     against=(),
     pairs=tuple((line.text, default) for line, default in READINGS),
-    notes=("Each reading is compared with the default of its own method, in paired tests.",),
+    notes=("Each reading is compared with the default of its own method, in paired tests.",
+           "Each row is one training: a difference and its p speak of the questions, not of the reading alone. Another "
+           "training of the same setting would differ as well; how far trainings lie apart at this scale is in the "
+           "intervals of Table 9 (three trainings for each lambda)."),
 )
 
 if __name__ == "__main__":

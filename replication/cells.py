@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from evaluation.benchmarks import BENCHMARKS
 from replication.measures import Accuracy, Average, Measure
-from replication.paper import TABLES, published
+from replication.paper import TABLES, TEXT_MODEL, percent, published
 
 if TYPE_CHECKING:
     from replication.declarations import Group, Line, Table
@@ -25,6 +25,8 @@ class PlannedCell:
     reason: str | None = None
     paper: float | None = None
     """The paper's number in the corresponding cell."""
+    paper_of: str | None = None
+    """The model it is of, where that is not the one whose tables stand beside (figures of the running text)."""
     key: tuple[str, str] | None = None
     """(row text, benchmark) for what paired comparisons are made of."""
 
@@ -46,7 +48,8 @@ def _of_group(planners: Planners, table: Table, line: Line, group: Group) -> lis
         reason = unavailable or (None if asked else "not asked for (--benchmarks)")
         column = BENCHMARKS[name].title
         cells.append(PlannedCell(row=title, column=column, group=group.title, measure=measure, reason=reason,
-                                 paper=paper_value(planner, table, line, title, column), key=(line.text, name)))
+                                 paper=paper_value(planner, table, line, title, column), key=(line.text, name),
+                                 paper_of=TEXT_MODEL if (title, column) in table.claims else None))
         columns.append(measure)
     if group.average is not None:
         known = [column for column in columns if column is not None]
@@ -64,5 +67,7 @@ def paper_value(planner: Planner, table: Table, line: Line, row: str, column: st
         return None
     if line.title is not None and planner.configuration.methods:
         return None
+    if (row, column) in table.claims:
+        return percent(table.claims[row, column])
     name = table.paper_table or table.name
     return published(name, planner.model.context, row, column) if name in TABLES else None

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from evaluation.benchmarks import BENCHMARKS
-from evaluation.statistics import holm, mcnemar_exact, paired_average_test, paired_difference_interval
+from evaluation.statistics import (
+    PairedAverage,
+    holm,
+    mcnemar_exact,
+    paired_average_test,
+    paired_difference_interval,
+)
+from foundation.errors import InputError
 from replication.declarations import Group, Line
 
 if TYPE_CHECKING:
@@ -17,7 +25,10 @@ Found = dict[tuple[str, str], Answers]
 
 
 def comparisons(run: TableRun, readings: dict[int, Reading]) -> list[dict[str, Any]]:
-    """Return the paired tests of each method row against each anchor, and of the table's pairs; Holm over all columns.
+    """Return the paired tests of each method row against each anchor, and of the table's pairs.
+
+    Holm's adjustment is within the tests of single columns, and within those of averages: averages sum the columns up,
+    and would only count their tests twice.
 
     Rows of several trainings, or of checkpoints inside one, are not compared: their answers do not pair up one to one.
     """
@@ -28,10 +39,27 @@ def comparisons(run: TableRun, readings: dict[int, Reading]) -> list[dict[str, A
     lines = {line.text: line for line in run.table.lines}
     result = [comparison for row, anchor in _asked(run, lines) for group in run.table.groups
               for comparison in _of_group(run, lines[row], lines[anchor], group, found)]
-    columns = [c for c in result if c["test"] == "mcnemar_exact"]
-    for comparison, adjusted in zip(columns, holm([c["p"] for c in columns]), strict=True):
-        comparison["p_holm"] = adjusted
+    columns = {benchmark.title for benchmark in BENCHMARKS.values()}
+    adjust([found for found in result if found["column"] in columns])
+    adjust([found for found in result if found["column"] not in columns])
     return result
+
+
+def adjust(family: Sequence[dict[str, Any]]) -> None:
+    """Give each comparison of a family Holm's `p_holm`."""
+    for comparison, adjusted in zip(family, holm([found["p"] for found in family]), strict=True):
+        comparison["p_holm"] = adjusted
+
+
+def compare_scores(column: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, Any]:
+    """Compare two models by their scores, each in [0, 1], on the same problems, by problem id; shown in points.
+
+    Raises:
+        InputError: no problem, or not the same ones.
+    """
+    if ours.keys() != theirs.keys():
+        raise InputError(f"{column}: scores of {len(ours)} and {len(theirs)} problems that are not the same ones")
+    return _tested(column, paired_average_test([[ours[name] - theirs[name] for name in ours]]))
 
 
 def _asked(run: TableRun, lines: dict[str, Line]) -> list[tuple[str, str]]:
@@ -61,6 +89,9 @@ def _compare(column: str, ours: Answers, theirs: Answers) -> dict[str, Any]:
 
 def _compare_average(column: str, pairs: list[tuple[Answers, Answers]]) -> dict[str, Any]:
     differences = [[int(a) - int(b) for a, b in zip(x, y, strict=True)] for x, y in pairs]
-    test = paired_average_test(differences)
+    return _tested(column, paired_average_test(differences))
+
+
+def _tested(column: str, test: PairedAverage) -> dict[str, Any]:
     return {"column": column, "difference": 100 * test.difference, "ci95": [100 * test.ci95[0], 100 * test.ci95[1]],
-            "p": test.p, "p_holm": test.p, "test": test.test}
+            "p": test.p, "test": test.test}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from foundation.prompts import Domain
@@ -60,6 +60,8 @@ class Table:
     """What a reader of this table must know besides."""
     paper_table: str | None = None
     """The table of the paper whose values stand beside, where it is not the one of the same name."""
+    claims: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """What the paper's text prints of a cell: (row's heading, column's) -> its id in TEXT_CLAIMS."""
     trainings: int = 1
     """Trainings behind each cell, with seeds that follow each other (Table 9: three)."""
     sweep: bool = False
@@ -71,7 +73,7 @@ class Table:
     plots: Callable[[dict[str, Any]], list[Plot]] | None = None
     """Makes plots of the finished content (docs/results.md)."""
     extras: Callable[[TableRun, Store], dict[str, list[Any]]] | None = None
-    """Reads `plots` and `notes` that are not in the cells from finished steps."""
+    """Reads `plots`, `notes` and `comparisons` that are not in the cells from finished steps."""
 
     @property
     def lines(self) -> tuple[Line, ...]:

@@ -48,8 +48,12 @@ def measured(parts: tuple[tuple[str, Step], ...], store: Store) -> dict[str, Any
     return {name: measurement(store.use(step), step.id) if store.is_done(step) else _MISSING for name, step in parts}
 
 
-def planned(parts: tuple[tuple[str, Step], ...], make: Make) -> list[PlannedCell]:
-    """Plan every cell that `make` returns; what it makes of missing measurements tells rows, columns and groups."""
+def planned(parts: tuple[tuple[str, Step], ...], make: Make, paper_of: str | None = None) -> list[PlannedCell]:
+    """Plan every cell that `make` returns; what it makes of missing measurements tells rows, columns and groups.
+
+    `paper_of` is the model of the paper's values where they are of one model only (PlannedCell).
+    """
     return [PlannedCell(row=cell["row"], column=cell["column"], group=cell["group"], paper=cell["paper_context"],
+                        paper_of=None if cell["paper_context"] is None else paper_of,
                         measure=Derived(parts, make, cell["row"], cell["column"]))
             for cell in make({name: _MISSING for name, _ in parts})]

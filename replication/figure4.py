@@ -6,7 +6,7 @@
 from replication import plots
 from replication.cli import main
 from replication.declarations import FINAL, Group, Line, Plot, Table
-from replication.paper import TEXT_CLAIMS
+from replication.paper import TEXT_MODEL, percent
 from replication.plots import Content
 
 AT = {"ck-50": 50 / 218, "ck-100": 100 / 218, "ck-150": 150 / 218, "ck-200": 200 / 218, FINAL: 1.0}
@@ -17,6 +17,12 @@ START = "Warm-up (M1)"
 
 def _title(course: str, at: str) -> str:
     return f"{course}, {at}"
+
+
+# The ends of the paper's curves: with WD-DS after 123 updates, its whole active set, without after 218.
+_ENDS = {START: "start", _title("with WD-DS", FINAL): "with", _title("without WD-DS", FINAL): "without"}
+CLAIMS = {(row, column): f"fig4_{which}_{column.lower()}" for row, which in _ENDS.items()
+          for column in ("MATH500", "GSM8K")}
 
 
 def courses(content: Content) -> list[Plot]:
@@ -35,7 +41,7 @@ def courses(content: Content) -> list[Plot]:
 def _paper_series() -> list[dict[str, object]]:
     """Only the ends of the paper's curves are printed."""
     def mean(which: str) -> float:
-        return 50 * (TEXT_CLAIMS[f"fig4_{which}_math500"].value + TEXT_CLAIMS[f"fig4_{which}_gsm8k"].value)
+        return (percent(f"fig4_{which}_math500") + percent(f"fig4_{which}_gsm8k")) / 2
 
     ends = {"with WD-DS": ("with", 123 / 218), "without WD-DS": ("without", 1.0)}
     return [{"name": f"paper, {name}", "kind": "paper", "points": [{"x": 0.0, "y": mean("start")},
@@ -50,8 +56,10 @@ TABLE = Table(
     groups=(Group(title="Math", columns=("math500", "gsm8k"), average=AVERAGE),),
     rows=(Line("M1", START), *(Line(text, _title(course, at), at) for course, text in COURSES.items() for at in AT)),
     against=(),
+    claims=CLAIMS,
     plots=courses,
-    notes=("ck-50 to ck-200 are fractions (of 218) of each training's own updates.",),
+    notes=("ck-50 to ck-200 are fractions (of 218) of each training's own updates.",
+           f"The paper prints the ends of two curves, without naming the model; read as {TEXT_MODEL}'s."),
 )
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Only figures of the same model, data and scale may be compared: the caller sees 
 
 The paper's figure is itself a sample: one training, scored on the same questions. Which questions it got right is not
 published, so the two are compared as if on separate questions. Scores on the same questions go together, so this
-interval is wider than a paired one would be: it errs towards "cannot tell". It covers the questions only; how far a
-second training moves a score is added where the caller knows it (`training_sd`), else the text says that it is missing.
+interval is wider than a paired one would be: it errs towards "cannot tell". What its own interval covers is what the
+verdict covers: of one training the questions only; of several (`trainings`) also how far they lie apart.
 
 - different: the 95 % interval of the difference, widened by the rounding of the paper's figure, excludes 0.
 - consistent: that interval lies within the margin. The margin is a difference that would matter: the gain over SFT that
@@ -14,7 +14,11 @@ second training moves a score is added where the caller knows it (`training_sd`)
   easily than a small one; for a column without a claim it is the smallest such gain, 2.4 points.
 - cannot tell: neither. The smallest difference that these questions show with 80 % power says why.
 
-Percentages and percentage points throughout. References: R. G. Newcombe, Statistics in Medicine 17 (1998) 873, method
+Figures that are no shares (logits, seconds, changes in per cent) have no claimed gain that their difference could be
+held against: without a margin they are different or cannot be told from the paper's, never consistent. Without an
+interval the difference is all that is said.
+
+Percentages and percentage points for shares. References: R. G. Newcombe, Statistics in Medicine 17 (1998) 873, method
 10 (unpaired); D. J. Schuirmann (1987), equivalence by two one-sided tests, here at the stricter 95 % interval;
 M. G. Kendall (1945), tau-b.
 """
@@ -60,7 +64,8 @@ class Judgement:
     difference: float
     ci95: Interval | None
     """Of the difference, widened by the paper's rounding; None where no uncertainty is known."""
-    margin: float
+    margin: float | None
+    """None: no difference is known that would matter; "consistent" is then no possible verdict."""
     detectable: float | None
     """Smallest difference found with 80 % power at 5 % two-sided; None where no uncertainty is known."""
     text: str
@@ -72,75 +77,71 @@ class Judgement:
 
 def judge(value: float, paper: float, *, digits: int, n: int | None = None, paper_n: int | None = None,
           ci95: Interval | None = None, paper_ci95: Interval | None = None, margin: float | None = None,
-          trainings: int = 1, paper_trainings: int = 1, training_sd: float | None = None,
-          unit: str = "points") -> Judgement:
-    """Compare a measured figure with the paper's, a percentage or one in another unit with its interval.
+          trainings: int = 1, share: bool = True, unit: str = "points") -> Judgement:
+    """Compare a measured figure with the paper's: a share of right answers, or any other number with its interval.
 
     Args:
-        value: measured, unrounded, in per cent.
-        paper: as printed, in per cent.
+        value: measured, unrounded; a share in per cent.
+        paper: as printed; a share in per cent.
         digits: decimals it is printed with.
         n: questions behind `value`, a share of right answers.
         paper_n: questions behind `paper`; as many as n where not given.
-        ci95: interval of `value`, for what is no single share (an average); used instead of n.
-        paper_ci95: interval of `paper`; `average_interval` makes it. As wide as `ci95` where not given.
-        margin: difference that would matter, in points; DEFAULT_MARGIN where not given.
-        trainings: trainings that `value` averages.
-        paper_trainings: trainings that `paper` averages.
-        training_sd: standard deviation of the score from training to training, in points, where it is known.
-        unit: what differences are in; for anything but the points of percentages, give `ci95` and `margin` in it.
+        ci95: interval of `value`; used instead of n.
+        paper_ci95: interval of `paper`; `average_interval` makes it. As wide as `ci95` where nothing is given.
+        margin: difference that would matter, in `unit`; DEFAULT_MARGIN where not given, for a share.
+        trainings: trainings that `value` averages; `ci95` of several covers how far they lie apart.
+        share: whether both are percentages of right answers.
+        unit: what differences are in.
 
     Raises:
-        InputError: a percentage outside 0..100, no questions, an interval that does not hold its figure, another unit
-            without a margin, or a negative count of decimals, margin, trainings or standard deviation.
+        InputError: a share outside 0..100, no questions, questions of what is no share, an interval that does not hold
+            its figure, a negative count of decimals or margin, or no training.
     """
-    _check_figures(value, paper, unit, n, margin)
-    _check_settings(digits, margin, trainings, paper_trainings, training_sd)
+    _check_figures(value, paper, share, n or paper_n)
+    _check_settings(digits, margin, trainings)
     limits = (_limits("measured", value, n, ci95), _limits("paper's", paper, paper_n or n, paper_ci95))
-    width = DEFAULT_MARGIN if margin is None else margin
+    width = DEFAULT_MARGIN if margin is None and share else margin
     own, theirs = limits
     if own is None:
         return Judgement(verdict="cannot tell", difference=value - paper, ci95=None, margin=width, detectable=None,
-                         text=f"measured {value:.{digits}f}, paper {paper:.{digits}f}: no interval is known")
+                         text=f"{_figures_text(value, paper, digits, unit)}; no interval is known")
     if theirs is None:
         theirs = (paper - (value - own[0]), paper + (own[1] - value))
     half_unit = 0.5 * 10**-digits
-    training = Z95 * (training_sd or 0.0) * math.sqrt(1 / trainings + 1 / paper_trainings)
-    low = value - paper - math.hypot(value - own[0], theirs[1] - paper, training) - half_unit
-    high = value - paper + math.hypot(own[1] - value, paper - theirs[0], training) + half_unit
-    spread = None if n is None or ci95 is not None or training else (n, paper_n or n)
+    low = value - paper - math.hypot(value - own[0], theirs[1] - paper) - half_unit
+    high = value - paper + math.hypot(own[1] - value, paper - theirs[0]) + half_unit
+    spread = None if n is None or ci95 is not None else (n, paper_n or n)
     detectable = half_unit + _detectable(value, paper, spread, (low + half_unit, high - half_unit))
     verdict: Verdict = ("different" if low > 0 or high < 0 else
-                        "consistent" if -width <= low and high <= width else "cannot tell")
-    text = _text(verdict, value, paper, digits, (low, high), width, detectable, unit)
-    if training_sd is None:
-        text += "; the spread from training to training is not in the interval"
+                        "consistent" if width is not None and -width <= low and high <= width else "cannot tell")
+    text = _figures_text(value, paper, digits, unit, (low, high))
+    text += _reason_text(verdict, (low, high), width, detectable, max(digits, 1), unit)
+    text += (f"; the interval covers the questions and the spread of {trainings} trainings"
+             if trainings > 1 and ci95 is not None else
+             "; the spread from training to training is not in the interval")
     return Judgement(verdict=verdict, difference=value - paper, ci95=(low, high), margin=width, detectable=detectable,
                      text=text)
 
 
-def _check_figures(value: float, paper: float, unit: str, n: int | None, margin: float | None) -> None:
+def _check_figures(value: float, paper: float, share: bool, questions: int | None) -> None:
     for name, figure in (("measured", value), ("paper's", paper)):
-        if unit == "points" and not 0 <= figure <= 100:
+        if share and not 0 <= figure <= 100:
             raise InputError(f"the {name} figure {figure} is no percentage: give per cent, within 0..100")
         if not math.isfinite(figure):
             raise InputError(f"the {name} figure is {figure}: only numbers can be compared")
-    if unit != "points" and (n is not None or margin is None):
-        raise InputError(f"figures in {unit} need a margin in {unit} and, instead of n, an interval (ci95)")
+    if not share and questions is not None:
+        raise InputError(f"{questions} questions behind a figure that is no share of them: give its interval (ci95)")
 
 
-def _check_settings(digits: int, margin: float | None, trainings: int, paper_trainings: int,
-                    training_sd: float | None) -> None:
-    if digits < 0 or trainings < 1 or paper_trainings < 1:
-        raise InputError(f"digits = {digits} must not be negative; trainings = {trainings} and paper_trainings = "
-                         f"{paper_trainings} must be at least 1")
-    for name, number in (("margin", margin), ("training_sd", training_sd)):
-        if number is not None and not 0 <= number < math.inf:
-            raise InputError(f"{name} = {number} must be a number of points, 0 or more")
+def _check_settings(digits: int, margin: float | None, trainings: int) -> None:
+    if digits < 0 or trainings < 1:
+        raise InputError(f"digits = {digits} must not be negative, trainings = {trainings} must be at least 1")
+    if margin is not None and not 0 <= margin < math.inf:
+        raise InputError(f"margin = {margin} must be a number, 0 or more")
 
 
 def _limits(name: str, value: float, n: int | None, ci95: Interval | None) -> Interval | None:
-    """Return the limits of one figure in per cent, None where nothing is known of its uncertainty."""
+    """Return the limits of one figure, None where nothing is known of its uncertainty."""
     if ci95 is not None:
         if not ci95[0] <= value <= ci95[1]:
             raise InputError(f"the interval {list(ci95)} of the {name} figure does not hold {value}")
@@ -183,19 +184,24 @@ def _detectable(value: float, paper: float, questions: tuple[int, int] | None, i
     return 100 * smallest_detectable_difference(1, p, rho=0.0) * math.sqrt((1 / first + 1 / second) / 2)
 
 
-def _text(verdict: Verdict, value: float, paper: float, digits: int, interval: Interval, margin: float,
-          detectable: float, unit: str) -> str:
-    said = (f"measured {value:.{digits}f}, paper {paper:.{digits}f}: differs by {value - paper:+.{digits}f} {unit} "
-            f"[{interval[0]:+.{digits}f}, {interval[1]:+.{digits}f}]")
-    shown = max(digits, 1)
-    reason = {
-        "different": "; 0 lies outside the interval" + (
-            f", which lies within {margin:.{shown}f} {unit}" if max(map(abs, interval)) <= margin else ""),
-        "consistent": f"; any difference beyond {margin:.{shown}f} {unit} is excluded",
-        "cannot tell": f"; neither 0 nor a difference of {margin:.{shown}f} {unit} is excluded: the smallest "
-                       f"difference such intervals would show is {detectable:.{shown}f} {unit}",
-    }[verdict]
-    return said + reason
+def _figures_text(value: float, paper: float, digits: int, unit: str, interval: Interval | None = None) -> str:
+    said = f"measured {value:.{digits}f}, paper {paper:.{digits}f}: differs by {value - paper:+.{digits}f}"
+    said += f" {unit}" * bool(unit)
+    return said if interval is None else f"{said} [{interval[0]:+.{digits}f}, {interval[1]:+.{digits}f}]"
+
+
+def _reason_text(verdict: Verdict, interval: Interval, margin: float | None, detectable: float, digits: int,
+                 unit: str) -> str:
+    """Say why; a verdict without a margin speaks of 0 alone."""
+    unit = f" {unit}" * bool(unit)
+    if verdict == "different":
+        near = margin is not None and max(map(abs, interval)) <= margin
+        return "; 0 lies outside the interval" + f", which lies within {margin:.{digits}f}{unit}" * near
+    if verdict == "consistent":
+        return f"; any difference beyond {margin:.{digits}f}{unit} is excluded"
+    kept = ("0 is not excluded, and no margin is known within which it would not matter" if margin is None else
+            f"neither 0 nor a difference of {margin:.{digits}f}{unit} is excluded")
+    return f"; {kept}: the smallest difference such intervals would show is {detectable:.{digits}f}{unit}"
 
 
 def claimed_margin(table: str, model: str, column: str, *, row: str = "WMSS", against: str = "SFT") -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -151,29 +151,37 @@ class PassAtK:
         """The verdicts of all samples."""
         return (self.grades,)
 
+    def by_problem(self, store: Store) -> dict[str, float]:
+        """Return each problem's estimate, within [0, 1]."""
+        return {name: pass_at_k(n, c, self.k) - (0.0 if self.minus is None else pass_at_k(n, c, self.minus))
+                for name, (n, c) in _sample_counts(store.use(self.grades)).items()}
+
     def read(self, store: Store) -> Reading:
-        """Student's interval over problems: more samples never replace more problems."""
-        folder = store.use(self.grades)
-        counts = _sample_counts(folder)
+        """The interval is over problems (`mean_interval`): more samples never replace more problems."""
+        counts = tuple(_sample_counts(store.use(self.grades)).values())
         n, correct = sum(n for n, _ in counts), sum(c for _, c in counts)
+        mean, (low, high) = mean_interval(list(self.by_problem(store).values()))
         if self.minus is not None:
-            gains = [pass_at_k(n, c, self.k) - pass_at_k(n, c, self.minus) for n, c in counts]
-            mean, (low, high) = mean_interval(gains)
             return Reading(value=100 * mean, ci95=(100 * low, 100 * high), n=len(counts), step=self.grades.id, digits=2)
         value = mean_pass_at_k(counts, self.k)
-        low, high = mean_interval([pass_at_k(n, c, self.k) for n, c in counts])[1]
         return Reading(value=100 * value, ci95=(100 * low, 100 * high), n=len(counts), step=self.grades.id, digits=2,
                        outcomes={"samples": n, "correct": correct})
 
 
+def is_share(measure: Measure | None) -> bool:
+    """Say whether a measure is a share of right answers, or a mean of such: between 0 and 100 %."""
+    return isinstance(measure, Accuracy | Average | PassAtK)
+
+
 @lru_cache(maxsize=256)
-def _sample_counts(folder: Path) -> tuple[tuple[int, int], ...]:
+def _sample_counts(folder: Path) -> Mapping[str, tuple[int, int]]:
+    """Return each problem's samples and how many are right."""
     counts: dict[str, list[int]] = {}
     for row in read_jsonl(folder / "verdicts.jsonl"):
         found = counts.setdefault(row["id"], [0, 0])
         found[0] += 1
         found[1] += row["outcome"] == "correct"
-    return tuple((n, c) for n, c in counts.values())
+    return {name: (n, c) for name, (n, c) in counts.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,9 +27,13 @@ from replication.paper_types import Assumption, Hyperparameter, PaperTable, Rows
 from replication.paper_values import HYPERPARAMETERS, TEXT_CLAIMS
 
 __all__ = [
-    "ASSUMPTIONS", "HYPERPARAMETERS", "TABLES", "TEXT_CLAIMS", "Assumption", "Hyperparameter", "PaperTable",
-    "TextClaim", "count_numbers", "integer", "number", "published", "tables_as_json",
+    "ASSUMPTIONS", "HYPERPARAMETERS", "TABLES", "TEXT_CLAIMS", "TEXT_MODEL", "Assumption", "Hyperparameter",
+    "PaperTable", "TextClaim", "count_numbers", "integer", "number", "percent", "published", "tables_as_json",
 ]  # fmt: skip
+
+TEXT_MODEL = "Qwen3-4B-Base"
+"""The model of what §6.5, B.5 and B.8 print in the text. B.8 takes its norms from Table 7; the others name none, and
+Figure 4's MATH500 is that of Table 1's WMSS row."""
 
 # The paper heads one benchmark differently from table to table.
 _SAME_COLUMN = {
@@ -68,6 +72,13 @@ def integer(name: str) -> int:
     if not value.is_integer():
         raise InputError(f"hyperparameter {name!r} is {value}, not a whole number; use number({name!r})")
     return int(value)
+
+
+def percent(claim: str) -> float:
+    """Return an accuracy that the text prints as a fraction, in per cent."""
+    found = TEXT_CLAIMS[claim]
+    assert found.unit == "accuracy", f"{claim} is in {found.unit}"
+    return round(100 * found.value, 6)
 
 
 def tables_as_json() -> dict[str, Mapping[str, Rows]]:

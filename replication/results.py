@@ -55,7 +55,7 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         "model": request.model.name,
         "asked": asked or request.model.name,
         "scale": request.scale.name,
-        "paper_source": request.model.published_as or f"{request.model.context}, for orientation",
+        "paper_source": _paper_source(run),
         "provenance": {"settings": _settings(run), "own_methods": own_methods(run), "computed_at": _commits(steps),
                        "trainings": [step.id for step in closure(run.targets)
                                      if step.kind in TRAININGS and store.folder(step).is_dir()],
@@ -77,7 +77,21 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         found = run.table.extras(run, store)
         content["plots"] = [*content.get("plots", []), *found.get("plots", [])]
         content["notes"] = [*content["notes"], *found.get("notes", [])]
+        content["comparisons"] = [*content["comparisons"], *found.get("comparisons", [])]
     return content
+
+
+def _paper_source(run: TableRun) -> str:
+    """Say whose values stand beside: the very model's, to be compared, or another's."""
+    own, others = run.planners.request.model.published_as, _of_other_models(run)
+    return own if own is not None and not others else f"{others or run.planners.request.model.context}, for orientation"
+
+
+def _of_other_models(run: TableRun) -> str:
+    """Return the models, other than the one that ran, whose published values stand in cells."""
+    model = run.planners.request.model
+    found = dict.fromkeys(cell.paper_of or model.context for cell in run.cells if cell.paper is not None)
+    return ", ".join(name for name in found if name != model.published_as)
 
 
 def _settings(run: TableRun) -> dict[str, Any]:
@@ -161,8 +175,9 @@ def notes(run: TableRun) -> list[str]:
     if request.model.published_as is not None and not run.planners().comparable_with_the_paper:
         lines.append(f"Trained on {', '.join(run.planners().pool().sources)}, or with limits, not on the paper's whole "
                      "corpus: its values are for orientation only.")
-    if request.model.published_as is None:
-        lines.append(f"The paper's values are those of {request.model.context}, for orientation only: never judged.")
+    if request.model.published_as is None or _of_other_models(run):
+        lines.append(f"The paper's values are those of {_of_other_models(run) or request.model.context}, for "
+                     "orientation only: never judged.")
     if request.configuration.methods:
         lines.append(f"Changed settings of methods: {'; '.join(request.configuration.methods)}. Rows that they change "
                      "stand without the paper's value.")
@@ -181,8 +196,8 @@ def _about_intervals(run: TableRun) -> list[str]:
              "combined (MOVER) for an average. They speak of the questions, not of a new training run: every row is "
              f"one training (seed {seed})."]
     if table.against or table.pairs:
-        lines.append("p is unadjusted; p (Holm) is adjusted for all of the table's comparisons that test a single "
-                     "column.")
+        lines.append("p is unadjusted; p (Holm) is adjusted within the table's comparisons of single columns, and "
+                     "within those of averages.")
     lines += [f"Nothing is compared with {anchor}: it is not among the rows asked for." for anchor in table.against
               if anchor not in run.methods]
     return [*lines, "No answer, wrong and truncated answers all stay in the denominator."]

@@ -3,15 +3,21 @@
     python -m replication.table10 --model tiny
 """
 
+from typing import Any
+
 from evaluation.backends.interface import Sampling
 from replication import plots
 from replication.cells import PlannedCell
 from replication.cli import main
+from replication.comparisons import adjust, compare_scores
 from replication.declarations import Group, Plot, Table
 from replication.measures import PassAtK
 from replication.paper import integer, number, published
-from replication.plan import Planners
+from replication.plan import Planner, Planners
 from replication.plots import Content
+from replication.steps import Step
+from replication.store import Store
+from replication.tables import TableRun
 
 KS: tuple[int, ...] = (1, 4, 8, 16, 32, 64)
 BENCHMARKS = {"aime2025": "AIME 2025", "amc23": "AMC23", "math500": "MATH500"}
@@ -21,8 +27,6 @@ GAIN = "Diversity gain"
 def cells(planners: Planners, table: Table) -> list[PlannedCell]:
     """One row per k, as the paper prints it, and the gain from pass@1 to pass@64."""
     planner = planners()
-    sampling = Sampling(n=integer("pass_at_k.num_samples"), temperature=number("pass_at_k.temperature"),
-                        top_p=number("pass_at_k.top_p"))
     planned = []
     for row in (*map(str, KS), GAIN):
         for name, title in BENCHMARKS.items():
@@ -30,11 +34,32 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
                 column = f"{title} {planner.row_title(text)}"
                 asked = name in planners.benchmarks
                 k, minus = (KS[-1], 1) if row == GAIN else (int(row), None)
-                measure = PassAtK(planner.sampled_grade(text, name, sampling), k, minus) if asked else None
+                measure = PassAtK(_grades(planner, text, name), k, minus) if asked else None
                 planned.append(PlannedCell(row=row, column=column, group=title, measure=measure,
                                            reason=None if asked else "not asked for (--benchmarks)",
                                            paper=_paper(planner.model.context, row, column)))
     return planned
+
+
+def _grades(planner: Planner, text: str, name: str) -> Step:
+    return planner.sampled_grade(text, name, Sampling(
+        n=integer("pass_at_k.num_samples"), temperature=number("pass_at_k.temperature"),
+        top_p=number("pass_at_k.top_p")))
+
+
+def extras(run: TableRun, store: Store) -> dict[str, list[Any]]:
+    """Compare each row with DPO on the same problems, for every k; Holm over all of the table's tests."""
+    planner, found = run.planners(), []
+    anchors = [text for text in run.table.against if text in run.methods]
+    for text, anchor in ((text, anchor) for anchor in anchors for text in run.methods if text not in anchors):
+        titles = {"row": planner.row_title(text), "against": planner.row_title(anchor)}
+        for name, title in BENCHMARKS.items():
+            both = [_grades(planner, row, name) for row in (text, anchor)] if name in run.planners.benchmarks else []
+            if both and all(map(store.is_done, both)):
+                found += [titles | compare_scores(f"{title}, k = {k}", *(PassAtK(step, k).by_problem(store)
+                                                                         for step in both)) for k in KS]
+    adjust(found)
+    return {"comparisons": found}
 
 
 def _paper(model: str, row: str, column: str) -> float | None:
@@ -57,10 +82,15 @@ TABLE = Table(
     place="Table 10",
     groups=(Group(title="Math", columns=tuple(BENCHMARKS)),),
     rows=("wmss", "dpo"),
+    against=("dpo",),
     cells=cells,
     plots=curves,
+    extras=extras,
     notes=("pass@k is the unbiased estimate; k = 1 is the mean over the 64 samples, k = 64 whether any of them is "
-           "right. Intervals are 95 % over problems (Student's).",
+           "right. Intervals are 95 % over problems: Student's, and Wilson's where every problem counts 0 or 1, as at "
+           "k = 64, or all count alike. They speak of the problems, not of new samples or a new training: each row is "
+           "one training.",
+           "Comparisons are paired by problem (sign flips); p is unadjusted, p (Holm) adjusted for all of them.",
            "Diversity gain is pass@64 - pass@1 (B.9); the paper's is computed from its printed values."),
 )
 

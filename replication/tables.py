@@ -54,7 +54,8 @@ class TableRun:
 
     def _cell(self, position: int, cell: PlannedCell, found: Reading | None, report: RunReport) -> Cell:
         planner = self.planners(next((g.domain for g in self.table.groups if g.title == cell.group), "math"))
-        judged = self.planners.request.model.published_as is not None and planner.comparable_with_the_paper
+        own = self.planners.request.model.published_as
+        judged = own is not None and cell.paper_of in (None, own) and planner.comparable_with_the_paper
         paper, context = (cell.paper, None) if judged else (None, cell.paper)
         form: Cell = {"row": cell.row, "column": cell.column, "group": cell.group, "value": None, "unit": "%",
                       "n": None, "correct": None, "ci95": None, "paper": paper, "paper_context": context,

@@ -93,6 +93,10 @@ def _main_comparison(contents: Mapping[str, Content]) -> list[str]:
             if content is None or not averaged or (found["row"], found["against"]) != (OURS, ANCHOR):
                 continue
             lines.append(_compared(found, name, content))
+    if lines:
+        spread = " How far trainings lie apart at this scale is in the intervals of Table 9." * ("table9" in contents)
+        lines.append(f"Each row is one training: intervals and p values speak of the questions, not of a second "
+                     f"training.{spread}")
     if not lines and any(name in contents for name in _HEADLINE_TABLES):
         lines.append(f"{OURS} was not compared with {ANCHOR} on a whole average.")
     return lines
