@@ -196,7 +196,7 @@ def _reason_text(verdict: Verdict, interval: Interval, margin: float | None, det
     unit = f" {unit}" * bool(unit)
     if verdict == "different":
         near = margin is not None and max(map(abs, interval)) <= margin
-        return "; 0 lies outside the interval" + f", which lies within {margin:.{digits}f}{unit}" * near
+        return "; 0 lies outside the interval" + (f", which lies within {margin:.{digits}f}{unit}" if near else "")
     if verdict == "consistent":
         return f"; any difference beyond {margin:.{digits}f}{unit} is excluded"
     kept = ("0 is not excluded, and no margin is known within which it would not matter" if margin is None else

@@ -214,6 +214,7 @@ def test_the_theory_table_has_every_row_for_every_pair(pair):
     assert at["condition holds", "M0 + M1"]["value"] == 100 * pair["statistics"]["condition"]["value"]
     assert at["lambda_cross (Eq. 17)", "M0 + M1"]["paper_context"] == 0.49
     assert at["condition holds", "M1 + M2"]["status"] == "missing"
+    assert at["lambda_cross (Eq. 17)", "M1 + M2"]["paper_context"] is None  # B.8's norms are of M0 and M1
     json.dumps(cells, allow_nan=False)
 
 
@@ -236,7 +237,18 @@ def test_the_plots_run_over_the_grid_between_their_bounds(pair):
 
 
 def test_the_notes_count_violations(pair):
-    assert any("violated on 0 of them" in note for note in diagnostics.theory_notes({"M0 + M1": pair}))
+    notes = diagnostics.theory_notes({"M0 + M1": pair})
+    assert any("violated on 0 of them" in note for note in notes)
+    assert any("Corollary 2's condition holds exactly where its conclusion does" in note for note in notes)
+
+
+def test_a_condition_that_is_its_conclusion_has_one_row(pair):
+    """Corollary 2 and Eq. 32: the two shares differ by rounding at most, so that one of them says all."""
+    both = [pair["statistics"][name]["value"] for name in ("corollary_condition_share", "hard_pairs_amplified")]
+    assert both[0] == pytest.approx(both[1], abs=1e-6)
+    rows = [c["row"] for c in diagnostics.theory_cells({"M0 + M1": pair})]
+    assert [row for row in rows if "condition" in row and "Corollary 2" in row] == [
+        "their probability grows (Corollary 2's condition)"]
 
 
 def test_what_a_step_is_called_is_no_part_of_its_identity(prompt):

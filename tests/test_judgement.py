@@ -80,16 +80,12 @@ def test_nothing_is_certain_at_0_and_100_per_cent():
     assert judge(0.0, 100.0, digits=1, n=1).verdict == "cannot tell"
 
 
-def test_a_spread_between_trainings_widens_and_more_trainings_narrow():
-    def width(**settings):
-        low, high = judge(70.0, 68.0, digits=1, n=500, **settings).ci95
-        return high - low
-
-    assert width() < width(training_sd=2.0, trainings=3) < width(training_sd=2.0)
-    assert width(training_sd=2.0, paper_trainings=3) < width(training_sd=2.0)
-    assert width(training_sd=0.0) == pytest.approx(width())
-    assert "spread from training to training is not" in judge(70.0, 68.0, digits=1, n=500).text
-    assert "spread" not in judge(70.0, 68.0, digits=1, n=500, training_sd=1.0).text
+def test_what_the_interval_covers_is_said():
+    one, several = (judge(70.0, 68.0, digits=1, ci95=(66.0, 74.0), trainings=n).text for n in (1, 3))
+    assert "spread from training to training is not in the interval" in one
+    assert "covers the questions and the spread of 3 trainings" in several and "not in the interval" not in several
+    # a count of answers knows nothing of trainings
+    assert "is not in the interval" in judge(70.0, 68.0, digits=1, n=600, trainings=3).text
 
 
 def test_unequal_numbers_of_questions():
@@ -117,12 +113,19 @@ def test_without_any_interval_nothing_is_judged():
     assert found.as_dict()["ci95"] is None
 
 
-def test_figures_in_another_unit_need_an_interval_and_a_margin():
-    found = judge(1236.0, 1240.10, digits=2, ci95=(1230.0, 1242.0), margin=30.0, unit="logits")
+def test_figures_that_are_no_shares_are_judged_by_their_interval():
+    logits = {"digits": 2, "share": False, "unit": "logits"}
+    found = judge(1236.0, 1240.10, ci95=(1230.0, 1242.0), margin=30.0, **logits)
     assert found.verdict == "consistent" and "-4.10 logits" in found.text
-    for wrong in ({}, {"n": 200, "margin": 30.0}):
-        with pytest.raises(InputError, match="logits"):
-            judge(1236.0, 1240.10, digits=2, unit="logits", **wrong)
+    unknown = judge(1236.0, 1240.10, ci95=(1230.0, 1242.0), **logits)
+    assert (unknown.verdict, unknown.margin) == ("cannot tell", None) and "no margin is known" in unknown.text
+    assert judge(-50.0, -56.9, digits=1, ci95=(-51.0, -49.0), share=False, unit="%").verdict == "different"
+    bare = judge(-50.0, -56.9, digits=1, share=False, unit="")
+    assert (bare.verdict, bare.difference) == ("cannot tell", pytest.approx(6.9))
+    assert "differs by +6.9; no interval" in bare.text
+    for wrong in ({"n": 200}, {"paper_n": 200}):
+        with pytest.raises(InputError, match="no share"):
+            judge(1236.0, 1240.10, **logits, **wrong)
 
 
 def test_verdicts_are_as_the_result_file_stores_them():
@@ -132,7 +135,7 @@ def test_verdicts_are_as_the_result_file_stores_them():
 
 @pytest.mark.parametrize("wrong", [
     {"value": 101.0}, {"value": float("nan")}, {"paper": -1.0}, {"n": 0}, {"digits": -1}, {"margin": -1.0},
-    {"trainings": 0}, {"training_sd": float("inf")}, {"ci95": (60.0, 50.0)}, {"paper_n": -3}])
+    {"trainings": 0}, {"margin": float("inf")}, {"ci95": (60.0, 50.0)}, {"paper_n": -3}])
 def test_what_cannot_be_judged_is_refused(wrong):
     with pytest.raises(InputError):
         judge(**{"value": 50.0, "paper": 50.0, "digits": 1, "n": 100, **wrong})
