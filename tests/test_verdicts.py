@@ -15,6 +15,7 @@ from replication.comparisons import compare_scores
 from replication.derived import Derived
 from replication.measures import Accuracy, Average, Gain, PassAtK, Reading, average
 from replication.models import MODELS
+from replication.page.summary import sentences
 from replication.paper import TEXT_MODEL
 from replication.results import contents
 from replication.run import RunReport
@@ -65,7 +66,7 @@ def _answers(correct, trainings):
     scores = tuple(tuple(i < correct for i in range(QUESTIONS)) for _ in range(trainings))
     value = 100 * correct / QUESTIONS
     return Reading(value=value, n=QUESTIONS * trainings, correct=correct * trainings, scores=scores, step="grade-1",
-                   ci95=(max(0.0, value - 16), min(100.0, value + 16)))
+                   ci95=(max(0.0, value - 22), min(100.0, value + 22)))  # as of shared passages: Wilson has 15
 
 
 @pytest.fixture
@@ -211,3 +212,11 @@ def test_a_row_of_one_training_is_said_to_be_one(content_of):
     notes = content_of("ambiguities", "tiny")["notes"]
     assert any("Each row is one training" in note and "Table 9" in note for note in notes)
     assert any("k = 64" in note and "Wilson" in note for note in content_of("table10", "tiny")["notes"])
+
+
+def test_the_summary_says_what_one_training_can_tell():
+    compared = {"row": "WMSS", "against": "SFT", "column": "Math Avg.", "difference": 1.0, "p": 0.5}
+    made = {"table1": {"comparisons": [compared], "cells": []}}
+    for contents_made, mentioned in ((made, False), (made | {"table9": {"cells": []}}, True)):
+        said = dict(sentences(contents_made, MODELS["tiny"]))["Main comparison"][-1]
+        assert said.startswith("Each row is one training") and ("Table 9" in said) == mentioned
