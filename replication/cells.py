@@ -25,6 +25,8 @@ class PlannedCell:
     reason: str | None = None
     paper: float | None = None
     """The paper's number in the corresponding cell."""
+    paper_text: str | None = None
+    """That number as printed, where the table of the same name does not say it (replication.paper.printed)."""
     key: tuple[str, str] | None = None
     """(row text, benchmark) for what paired comparisons are made of."""
 

@@ -81,6 +81,8 @@ _THEORY: tuple[tuple[str, str, str, str, int, str | None], ...] = (
     ("null_share", "null space's share of the squared change", "Drift", "%", 1, None),
     ("centered_norm_change", "centered norm, post - pre", "Drift", "", 2, None),
 )
+THEORY_CLAIMS = {row: claim for _, row, _, _, _, claim in _THEORY if claim is not None}
+"""Row of the theory's table: the paper's statement of that number."""
 
 
 def measurement(folder: Path, step_id: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from baselines.user_methods import outside, source_sha256
 from foundation.files import write_atomic
 from replication import budget, formats, verdicts
+from replication.paper_tables import ALL_MODELS, TABLES
 from replication.plan import REFERENCE_TITLES
 from replication.planning import TRAININGS
 from replication.provenance import commit, hardware, packages
@@ -55,7 +56,7 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         "model": request.model.name,
         "asked": asked or request.model.name,
         "scale": request.scale.name,
-        "paper_source": request.model.published_as or f"{request.model.context}, for orientation",
+        "paper_source": printed_for(run) + ("" if request.model.published_as else ", for orientation"),
         "provenance": {"settings": _settings(run), "own_methods": own_methods(run), "computed_at": _commits(steps),
                        "trainings": [step.id for step in closure(run.targets)
                                      if step.kind in TRAININGS and store.folder(step).is_dir()],
@@ -143,6 +144,12 @@ def heading(run: TableRun) -> str:
     return f"{run.table.place} ({request.scale.name} scale, {request.model.title}). {run.table.title}"
 
 
+def printed_for(run: TableRun) -> str:
+    """Return the model whose values the paper prints there; Table 12's belong to none."""
+    table = TABLES.get(run.table.paper_table or run.table.name)
+    return ALL_MODELS if table is not None and ALL_MODELS in table.values else run.planners.request.model.context
+
+
 def notes(run: TableRun) -> list[str]:
     """Return what a reader of the numbers must know."""
     request, table = run.planners.request, run.table
@@ -162,7 +169,7 @@ def notes(run: TableRun) -> list[str]:
         lines.append(f"Trained on {', '.join(run.planners().pool().sources)}, or with limits, not on the paper's whole "
                      "corpus: its values are for orientation only.")
     if request.model.published_as is None:
-        lines.append(f"The paper's values are those of {request.model.context}, for orientation only: never judged.")
+        lines.append(f"The paper's values are those of {printed_for(run)}, for orientation only: never judged.")
     if request.configuration.methods:
         lines.append(f"Changed settings of methods: {'; '.join(request.configuration.methods)}. Rows that they change "
                      "stand without the paper's value.")

@@ -6,11 +6,14 @@ How often Theorem 1's condition holds and whether its conclusion held on every s
 Corollary 2, the branches' shares of the gradient, the crossover of Eq. 16, 17 and 63, the drift of Stage III.
 """
 
+from dataclasses import replace
+
 from replication.cells import PlannedCell
 from replication.cli import main
 from replication.declarations import Table
 from replication.derived import measured, planned
-from replication.diagnostics import theory_cells, theory_notes, theory_plots
+from replication.diagnostics import THEORY_CLAIMS, theory_cells, theory_notes, theory_plots
+from replication.paper_values import TEXT_CLAIMS
 from replication.plan import Planners
 from replication.steps import Step
 from replication.store import Store
@@ -31,7 +34,8 @@ def pairs(planners: Planners) -> tuple[tuple[str, Step], ...]:
 
 def cells(planners: Planners, table: Table) -> list[PlannedCell]:
     """One column a pair."""
-    return planned(pairs(planners), theory_cells)
+    return [replace(cell, paper_text=TEXT_CLAIMS[THEORY_CLAIMS[cell.row]].text) if cell.paper is not None else cell
+            for cell in planned(pairs(planners), theory_cells)]
 
 
 def extras(run: TableRun, store: Store) -> dict[str, list[object]]:

@@ -18,8 +18,8 @@ from replication import audit
 from replication.audit import averages, claims, contradictions, grim, text_figures
 from replication.audit.__main__ import main
 from replication.audit.finding import Where, recompute
-from replication.audit.quantities import PAPER, Printed, constant, digits, exact, figure, fixed, mean, shown
-from replication.paper_tables import QWEN3_4B, QWEN25_3B, TABLES
+from replication.audit.quantities import PAPER, Printed, constant, exact, figure, fixed, mean, shown
+from replication.paper_tables import QWEN3_4B, QWEN25_3B, TABLES, decimals
 from replication.paper_values import TEXT_CLAIMS
 
 CASES = [json.loads(line) for line in (ROOT / "tests/cases/audit_grim.jsonl").read_text().splitlines()]
@@ -242,7 +242,7 @@ def test_the_decimals_are_those_of_the_text():
 
 def _cells(table, model, row):
     cells = TABLES[table].values[model][row]
-    return " ".join(fixed(exact(cells[c]), digits(table, c)) for c in cells if c != "k")
+    return " ".join(fixed(exact(cells[c]), decimals(table, c)) for c in cells if c != "k")
 
 
 def _lines(table):

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 import pytest
 from conftest import ROOT
 from page_results import HOSTILE, NOTE, all_contents, content, judged_contents, table
+from page_results import cell as made_up
 
 from foundation.errors import InputError
 from replication.models import MODELS
@@ -151,6 +152,19 @@ def test_a_row_that_recurs_in_several_groups_makes_blocks(contents):
     view = table_view(contents["table5"])
     assert [block.title for block in view.blocks] == ["tiny", "tiny-gemma"] and not view.groups
     assert [title for title, _ in table_view(contents["table1"]).groups] == ["Math", "Code"]
+
+
+def test_the_papers_number_keeps_its_printed_digits():
+    cells = [made_up("Mean logit", "Delta", -1.91234, unit="", context=-1.9, paper_text="-1.90", digits=3),
+             made_up("SSB", "Delta", 64.0, unit="s", context=64800.0, paper_text="about 18 h"),
+             made_up("Std", "Delta", 3.06, unit="", context=3.06, digits=2)]
+    found = [row[0].paper for _, row in table_view(content("table7", cells)).blocks[0].rows]
+    assert found == ["−1.90", "about 18 h", "3.06"]
+
+
+def test_a_table_of_no_model_names_none():
+    said = Page(render({"table12": table("table12") | {"paper_source": "all models, for orientation"}}, TINY)).text
+    assert "paper's value (all models) for orientation" in said
 
 
 @pytest.mark.parametrize(("value", "unit", "digits", "sign", "shown"), [

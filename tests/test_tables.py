@@ -69,6 +69,36 @@ def test_each_number_that_the_paper_prints_stands_beside_a_cell(planned, name):
     assert sorted(shown) == pytest.approx(printed)
 
 
+@pytest.mark.parametrize(("name", "row", "column", "said"), [
+    ("table7", "Entropy", "Weak init", "0.52"), ("table7", "Max prob", "Strong Pre", "0.85"),
+    ("table7", "Mean logit", "Delta", "-1.90"), ("table7", "Centered norm", "Strong Pre", "1,240.10"),
+    ("table10", "1", "AIME 2025 DPO", "14.20"), ("table12", "Math", "samples", "111,657"),
+    ("table11", "SFT", "Total training time", "4 h 30 min"), ("table11", "SSB", "Total training time", "about 18 h"),
+    ("table11", "SPIN", "Total training time", "about 7 h 53 min"), ("table11", "WMSS", "Math-Avg change", "4.9"),
+    ("table1", "WMSS", "AIME2025", "20.0"), ("theory", "alpha (Eq. 16)", "M0 + M1", "about 1.08"),
+    ("theory", "lambda_cross (Eq. 17)", "M0 + M1", "about 0.490"),
+])  # fmt: skip
+def test_the_papers_numbers_are_shown_as_it_prints_them(planned, tmp_path, name, row, column, said):
+    content = contents(planned[name], RunReport(), Store(tmp_path / "store"))
+    cell = next(cell for cell in content["cells"] if (cell["row"], cell["column"]) == (row, column))
+    assert cell["paper_text"] == said and isinstance(cell["paper_context"], float)
+    assert f" {said} |" in formats.as_markdown(content | {"cells": [cell | {"status": "failed"}]})
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_what_is_shown_of_the_paper_is_the_number_beside_it(planned, tmp_path, name):
+    """Whether digits were lost or gained: what is written, read again, is the number."""
+    for cell in contents(planned[name], RunReport(), Store(tmp_path / "store"))["cells"]:
+        if cell["paper_text"] is not None and " h" not in cell["paper_text"]:
+            assert float(cell["paper_text"].removeprefix("about ").replace(",", "")) == cell["paper_context"]
+
+
+def test_table_12_belongs_to_no_model(planned, tmp_path):
+    content = contents(planned["table12"], RunReport(), Store(tmp_path / "store"))
+    assert content["paper_source"] == "all models, for orientation"
+    assert "Qwen3-4B" not in formats.as_markdown(content)
+
+
 def test_table_9_trains_each_lambda_three_times_from_one_base(planned):
     run = planned["table9"]
     pairs = [step for step in closure(run.targets) if step.kind == "train" and step.weak is not None]

@@ -88,14 +88,19 @@ def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Ma
         "state": _state(view, content), "name": name, "scale": content.get("scale") or "",
         "place": content.get("place") or section.place, "title": content.get("title") or section.title,
         "absent": None, "view": view, "owner": None if owner.name == model.name else owner,
-        "context": owner.context, "plots": [_plot(file, plot, drawn) for file, table, plot in _plots(contents)
-                                            if table == name],
+        "context": _printed_for(content, owner),
+        "plots": [_plot(file, plot, drawn) for file, table, plot in _plots(contents) if table == name],
         "notes": [note for note in provenance.own_notes(content) if note not in common] + footnotes * about,
         "footnotes": footnotes * (not about), "orders": content.get("ordering") or [],
         "heading": content.get("heading") or "", "findings": _findings(content),
         "checked": content.get("checked") or {},
         "note": _other_model(name, owner, model),
     }
+
+
+def _printed_for(content: Content, owner: Model) -> str:
+    source: str = content.get("paper_source") or owner.context
+    return source.partition(",")[0]
 
 
 def _state(view: TableView, content: Content) -> str:
