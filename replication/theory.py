@@ -41,7 +41,7 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
 def extras(run: TableRun, store: Store) -> dict[str, list[object]]:
     """The plots over lambda, and what was found per pair."""
     found = measured(pairs(run.planners), store)
-    return {"plots": list(theory_plots(found)), "notes": list(theory_notes(found))}
+    return {"plots": list(theory_plots(found, run.planners.request.scale.name)), "notes": list(theory_notes(found))}
 
 
 TABLE = Table(

@@ -68,8 +68,16 @@ def _printable(value: Any) -> Any:
 
 
 def _plots(contents: Mapping[str, Content]) -> list[tuple[str, str, figures.Plot]]:
-    found = [(table, plot) for table, content in contents.items() for plot in content.get("plots") or []]
+    found = [(table, plot | {"about": _about(content)}) for table, content in contents.items()
+             for plot in content.get("plots") or []]
     return [(name, table, plot) for name, (table, plot) in zip(figures.file_names(found), found, strict=True)]
+
+
+def _about(content: Content) -> str:
+    """Say in a figure, which may be shown alone, at what scale and with what model it was measured."""
+    owner = MODELS.get(str(content.get("model")))
+    named = [f"{content['scale']} scale"] if content.get("scale") else []
+    return ", ".join([*named, owner.title] if owner else named)
 
 
 def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Mapping[str, Drawing],
