@@ -31,6 +31,7 @@ BROKEN: tuple[Any, ...] = (":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, 
 _GREY = "#6b6b6b"
 _BLACK = "#222222"
 _MAX_NAME = 44
+_MAX_KEY = 60
 _SCALE = re.compile(r" \(\w+ scale\)$")
 _RC = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -86,7 +87,7 @@ def draw(plot: Plot) -> Drawing:
     style: dict[Any, Any] = {**_RC, "svg.hashsalt": str(plot["id"])}
     with matplotlib.rc_context(style):
         series = [entry for entry in plot["series"] if any(True for _ in _points(entry))]
-        names = ["\n".join(textwrap.wrap(_short(entry["name"]), 40)) or "-" for entry in series]
+        names = ["\n".join(textwrap.wrap(_short(entry["name"], _MAX_KEY), 40)) or "-" for entry in series]
         columns = 1 if any(len(name) > 24 for name in names) else 2 if len(names) < 5 else 3
         columns = 2 if columns == 3 and any(len(name) > 14 for name in names) else columns
         lines = sum(max(name.count("\n") + 1 for name in names[i : i + columns]) for i in range(0, len(names), columns))
@@ -136,9 +137,9 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
 
 
-def _short(name: str) -> str:
+def _short(name: str, most: int = _MAX_NAME) -> str:
     name = " ".join(name.split())
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _heading(plot: Plot) -> list[str]:
@@ -147,7 +148,7 @@ def _heading(plot: Plot) -> list[str]:
     if about:
         title = _SCALE.sub("", title)
     return [line for text, most in ((title, 3), (about, 2))
-            for line in textwrap.wrap(text, 62, max_lines=most, placeholder=" …")]
+            for line in textwrap.wrap(text, 68, max_lines=most, placeholder=" …")]
 
 
 def _two_lines(label: str, width: int) -> str:

@@ -68,6 +68,8 @@ def test_a_long_title_is_wrapped_and_a_very_long_one_is_cut():
 def test_figure_4_names_the_backbone_of_the_papers_curves_and_lends_them_to_no_other(source, names):
     (plot,) = courses({"budget": [], "cells": [], "scale": "tiny", "paper_source": source})
     assert {entry["name"] for entry in plot["series"]} == names
+    texts = " ".join(_texts(draw(plot).svg))
+    assert all(name in texts for name in names)
 
 
 @pytest.mark.parametrize("name", ALL)

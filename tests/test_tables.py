@@ -158,6 +158,18 @@ def test_table_4_takes_the_gemma_style_model_of_the_scale():
         prepare((DECLARED["table4"],), options, "smollm2-135m")
 
 
+@pytest.mark.parametrize("methods", ["sft,wmss", "wmss,sft"])
+def test_figure_5_keeps_the_row_of_a_method_that_compares_no_entropies(methods, tmp_path):
+    run = prepare((DECLARED["figure5"],), Options(plan=True, methods=methods))[0].run
+    gaps = {cell.row: cell for cell in run.cells if cell.column == "Entropy gap"}
+    assert list(gaps) == [{"sft": "SFT", "wmss": "WMSS"}[name] for name in methods.split(",")]
+    assert gaps["WMSS"].measure is not None and gaps["SFT"].measure is None
+    cells = {(c["row"], c["column"]): c for c in contents(run, RunReport(), Store(tmp_path / "store"))["cells"]}
+    assert len(cells) == 2 * 4
+    shown = cells["SFT", "Entropy gap"]
+    assert (shown["status"], shown["reason"]) == ("missing", "selects nothing: it compares no entropies")
+
+
 def test_rows_and_columns_that_a_table_does_not_know_are_refused():
     with pytest.raises(InputError, match="no column 'reclor'"):
         prepare((DECLARED["table2"],), Options(plan=True, benchmarks="reclor"))
@@ -207,7 +219,10 @@ def test_every_table_can_be_written_before_anything_has_run(name, tmp_path):
     for methods in (None, "wmss,sft") if DECLARED[name].rows else (None,):
         run = prepare((DECLARED[name],), Options(methods=methods))[0].run
         content = contents(run, RunReport(), Store(tmp_path / "store"))
-        assert {(cell["status"], cell["reason"]) for cell in content["cells"]} == {("missing", "not run")}
+        expected = {("missing", "not run")}
+        if (name, methods) == ("figure5", "wmss,sft"):
+            expected.add(("missing", "selects nothing: it compares no entropies"))
+        assert {(cell["status"], cell["reason"]) for cell in content["cells"]} == expected
         assert content["comparisons"] == [] and content["scale"] in content["heading"]
         measured = [s for plot in content.get("plots", []) for s in plot["series"] if s["kind"] == "measured"]
         assert measured == []
