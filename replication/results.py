@@ -18,6 +18,7 @@ from replication.plan import REFERENCE_TITLES
 from replication.planning import TRAININGS
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
+from replication.sample_steps import GradeSamples
 from replication.source_steps import hub_revisions
 from replication.steps import closure
 from replication.store import Store
@@ -161,6 +162,9 @@ def notes(run: TableRun) -> list[str]:
     if table.sweep and request.scale.sweep_size is not None:
         limits.append(f"evaluation on {request.scale.sweep_size} problems of each benchmark, as in every table of many "
                       "trainings at this scale")
+    if request.scale.sampled_size is not None and any(isinstance(step, GradeSamples) for step in run.targets):
+        limits.append(f"evaluation on {request.scale.sampled_size} problems of each benchmark, as wherever many "
+                      "answers to a problem are sampled at this scale")
     if limits:
         lines.append(f"Limits: {'; '.join(limits)} (seeded samples).")
     if table.cells is None:

@@ -17,7 +17,7 @@ from page_results import cell as made_up
 
 from foundation.errors import InputError
 from replication.models import MODELS
-from replication.page import render, write
+from replication.page import counts, render, write
 from replication.page.numbers import p_text, value_text
 from replication.page.render import drawings
 from replication.page.sections import SECTIONS
@@ -133,6 +133,27 @@ def test_the_main_comparison_is_said_in_words(contents):
     said = Page(render({"table1": changed["table1"]}, TINY)).text
     assert "Math: WMSS is 10.6 points below SFT" in said
     assert "95 % interval −13.1 to +0.4, which includes zero; p < 0.0001 (Table 1)." in said
+
+
+@pytest.mark.parametrize(("cells", "trainings", "legend", "span"), [
+    ([{"n": 200}, {"n": 200}], 1, "n = 200 questions a cell", "200"),
+    ([{"n": 300}, {"n": 300}], 3, "n = 100 questions a cell, each answered by 3 trainings", "100"),
+    ([{"n": 30}, {"n": 500}], 1, "n: 30 questions (c0), 500 questions (c1)", "30 to 500"),
+    ([{"n": 50, "correct": None, "outcomes": {"samples": 3200, "correct": 374}}], 1, "n = 50 questions a cell", "50"),
+    ([{"n": 200}, {"n": 400, "step": None}], 1, "n = 200 questions a cell", "200"),
+    ([{"n": 100}, {"n": 3840, "correct": None, "unit": "nats"}], 1,
+     "n: 100 questions (c0), 3,840 examples (c1)", "100"),
+    ([{"n": None, "correct": None}], 1, "", None),
+])
+def test_what_a_cell_rests_on_is_said_under_the_table_and_first(cells, trainings, legend, span):
+    made = [made_up("row", f"c{i}", 50.0) | changes for i, changes in enumerate(cells)]
+    found = content("table2", made)
+    found["provenance"] = found["provenance"] | {"settings": {"trainings": trainings}}
+    assert counts.legend(found) == legend
+    said = Page(render({"table2": found}, TINY)).text
+    assert f"Value, 95 % interval{'; ' if legend else ''}{legend}." in said
+    assert ("Each graded cell rests on" in said) == (span is not None)
+    assert span is None or f"Each graded cell rests on {span} questions." in said
 
 
 def test_what_is_absent_is_named_with_its_command():

@@ -162,12 +162,18 @@ def test_table_4_takes_the_gemma_style_model_of_the_scale():
 def test_figure_5_keeps_the_row_of_a_method_that_compares_no_entropies(methods, tmp_path):
     run = prepare((DECLARED["figure5"],), Options(plan=True, methods=methods))[0].run
     gaps = {cell.row: cell for cell in run.cells if cell.column == "Entropy gap"}
-    assert list(gaps) == [{"sft": "SFT", "wmss": "WMSS"}[name] for name in methods.split(",")]
-    assert gaps["WMSS"].measure is not None and gaps["SFT"].measure is None
+    assert list(gaps) == [{"sft": "SFT", "wmss": "base"}[name] for name in methods.split(",")]
+    assert gaps["base"].measure is not None and gaps["SFT"].measure is None
     cells = {(c["row"], c["column"]): c for c in contents(run, RunReport(), Store(tmp_path / "store"))["cells"]}
     assert len(cells) == 2 * 4
     shown = cells["SFT", "Entropy gap"]
     assert (shown["status"], shown["reason"]) == ("missing", "selects nothing: it compares no entropies")
+
+
+def test_table_10_says_on_how_few_problems_it_was_measured(planned, tmp_path):
+    notes = {name: [note for note in contents(planned[name], RunReport(), Store(tmp_path / "store"))["notes"]
+                    if note.startswith("Limits: ")] for name in ("table10", "table9", "table1")}
+    assert "on 50 problems" in notes["table10"][0] and "on 100 problems" in notes["table9"][0] and not notes["table1"]
 
 
 def test_rows_and_columns_that_a_table_does_not_know_are_refused():

@@ -10,7 +10,7 @@ from typing import Any
 from replication import figures
 from replication.figures import Drawing
 from replication.models import MODELS, Model
-from replication.page import provenance, summary
+from replication.page import counts, provenance, summary
 from replication.page.numbers import count_text
 from replication.page.sections import SECTIONS, absent, published_models
 from replication.page.tables import TableView, table_view
@@ -93,7 +93,8 @@ def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Ma
     footnotes = content.get("footnotes") or []
     about = section.of_the_paper
     return {
-        "state": _state(view, content), "name": name, "scale": content.get("scale") or "",
+        "state": _state(view, content), "sizes": counts.legend(content),
+        "name": name, "scale": content.get("scale") or "",
         "place": content.get("place") or section.place, "title": content.get("title") or section.title,
         "absent": None, "view": view, "owner": None if owner.name == model.name else owner,
         "context": _printed_for(content, owner),

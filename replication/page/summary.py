@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from replication.models import Model
+from replication.page import counts
 from replication.page.numbers import count_text, p_text, value_text
 from replication.page.reading import VERDICTS
 from replication.page.sections import SECTIONS
@@ -52,12 +53,8 @@ def run_text(contents: Mapping[str, Content], model: Model) -> str:
     shown = [*_ranges("Table", contents), *_ranges("Figure", contents),
              *(SECTIONS[name].place.lower() for name, content in contents.items()
                if content.get("cells") and not name.startswith(("table", "figure")))]
-    sizes = sorted({cell["n"] for content in contents.values() for cell in content.get("cells") or []
-                    if cell.get("correct") is not None and cell.get("step") and cell.get("n")})
-    questions = ""
-    if sizes:
-        span = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
-        questions = f" Each graded cell rests on {span} questions."
+    span = counts.graded_span(contents)
+    questions = "" if span is None else f" Each graded cell rests on {counts.span_text(span)} questions."
     listed = _listed(shown) if shown else "nothing yet"
     return f"{model.title} was measured for {listed}.{questions}"
 
