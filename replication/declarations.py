@@ -71,7 +71,7 @@ class Table:
     plots: Callable[[dict[str, Any]], list[Plot]] | None = None
     """Makes plots of the finished content (docs/results.md)."""
     extras: Callable[[TableRun, Store], dict[str, list[Any]]] | None = None
-    """Reads `plots` and `notes` that are not in the cells from finished steps."""
+    """Reads from finished steps what cannot be planned: `plots`, `notes`, and `cells` whose columns only they know."""
 
     @property
     def lines(self) -> tuple[Line, ...]:

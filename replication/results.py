@@ -79,6 +79,7 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         found = run.table.extras(run, store)
         content["plots"] = [*content.get("plots", []), *found.get("plots", [])]
         content["notes"] = [*content["notes"], *found.get("notes", [])]
+        content["cells"] = [*content["cells"], *found.get("cells", [])]
     return content
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from foundation import locks
 from foundation.errors import InputError, PrerequisiteError
-from replication import formats
+from replication import formats, table12
 from replication.catalogue import tables
 from replication.cli import Options
+from replication.diagnostics import cell
 from replication.models import MODELS
 from replication.paper import TABLES
 from replication.plan import Planners, Request
@@ -80,17 +81,17 @@ def test_each_number_that_the_paper_prints_stands_beside_a_cell(planned, name):
 ])  # fmt: skip
 def test_the_papers_numbers_are_shown_as_it_prints_them(planned, tmp_path, name, row, column, said):
     content = contents(planned[name], RunReport(), Store(tmp_path / "store"))
-    cell = next(cell for cell in content["cells"] if (cell["row"], cell["column"]) == (row, column))
-    assert cell["paper_text"] == said and isinstance(cell["paper_context"], float)
-    assert f" {said} |" in formats.as_markdown(content | {"cells": [cell | {"status": "failed"}]})
+    shown = next(c for c in content["cells"] if (c["row"], c["column"]) == (row, column))
+    assert shown["paper_text"] == said and isinstance(shown["paper_context"], float)
+    assert f" {said} |" in formats.as_markdown(content | {"cells": [shown | {"status": "failed"}]})
 
 
 @pytest.mark.parametrize("name", DECLARED)
 def test_what_is_shown_of_the_paper_is_the_number_beside_it(planned, tmp_path, name):
     """Whether digits were lost or gained: what is written, read again, is the number."""
-    for cell in contents(planned[name], RunReport(), Store(tmp_path / "store"))["cells"]:
-        if cell["paper_text"] is not None and " h" not in cell["paper_text"]:
-            assert float(cell["paper_text"].removeprefix("about ").replace(",", "")) == cell["paper_context"]
+    for found in contents(planned[name], RunReport(), Store(tmp_path / "store"))["cells"]:
+        if found["paper_text"] is not None and " h" not in found["paper_text"]:
+            assert float(found["paper_text"].removeprefix("about ").replace(",", "")) == found["paper_context"]
 
 
 def test_table_12_belongs_to_no_model(planned, tmp_path):
@@ -174,6 +175,46 @@ def test_table_10_says_on_how_few_problems_it_was_measured(planned, tmp_path):
     notes = {name: [note for note in contents(planned[name], RunReport(), Store(tmp_path / "store"))["notes"]
                     if note.startswith("Limits: ")] for name in ("table10", "table9", "table1")}
     assert "on 50 problems" in notes["table10"][0] and "on 100 problems" in notes["table9"][0] and not notes["table1"]
+
+
+class Pools:
+    """A store that holds the pools' manifests and nothing else."""
+
+    def __init__(self, run, reports):
+        self.notes = {run.planners(domain).pool().key: notes for domain, notes in reports.items()}
+
+    def is_done(self, step):
+        return step.key in self.notes
+
+    def read_manifest(self, step_id):
+        (found,) = [notes for key, notes in self.notes.items() if key.startswith(step_id.rpartition("-")[2])]
+        return {"notes": found}
+
+
+def test_table_12_shows_what_each_filter_dropped(planned):
+    run = planned["table12"]
+    report = {"read": 10, "dropped": {"answer differs": 3, "malformed": 1}}
+    store = Pools(run, {"math": {"examples": 6, "report": report}, "code": {"examples": 4},
+                        "logic": {"examples": 4, "report": {"read": 9, "dropped": {"malformed": 5}}}})
+    made = table12.losses(run, store)
+    values = {(cell["row"], cell["column"]): cell["value"] for cell in made["cells"]}
+    assert list(dict.fromkeys(column for _, column in values)) == ["dropped: malformed", "dropped: answer differs"]
+    assert values == {("Math", "dropped: malformed"): 1, ("Math", "dropped: answer differs"): 3,
+                      ("Code", "dropped: malformed"): 0, ("Code", "dropped: answer differs"): 0,
+                      ("Logic", "dropped: malformed"): 5, ("Logic", "dropped: answer differs"): 0}
+    assert all(cell["status"] == "measured" and cell["step"] for cell in made["cells"]) and made["notes"] == []
+    half = table12.losses(run, Pools(run, {"math": {"examples": 6, "report": report}}))["cells"]
+    assert {(cell["status"], cell["reason"]) for cell in half if cell["row"] == "Code"} == {("missing", "not run")}
+    generated = table12.losses(run, Pools(run, {"math": {"examples": 6}}))
+    assert generated == {"cells": [], "notes": [table12.NOTHING]}
+
+
+def test_cells_that_only_finished_steps_know_stand_after_the_planned_ones(planned, tmp_path):
+    more = [cell("Math", "dropped: malformed", 1, group="Pools", digits=0)]
+    run = replace(planned["table12"], table=replace(DECLARED["table12"], extras=lambda run, store: {"cells": more}))
+    made = contents(run, RunReport(), Store(tmp_path / "store"))
+    assert made["cells"][-1]["column"] == "dropped: malformed" and len(made["cells"]) == 3 * 3 + 1
+    assert "dropped: malformed" in formats.as_markdown(made)
 
 
 def test_rows_and_columns_that_a_table_does_not_know_are_refused():
