@@ -17,7 +17,7 @@ from replication.scales import SCALES
 Content = dict[str, Any]
 
 ANCHOR, OURS = METHODS[0], METHODS[-1]
-_ROUNDING = "recomputed"  # a kind of finding that is no disagreement
+_ROUNDING, _UNLIKE, _READ = "recomputed", "differs", "wording"  # kinds of findings that are no disagreement of figures
 _HEADLINE_TABLES = ("table1", "table4", "table5")
 
 
@@ -136,7 +136,8 @@ def _audit(contents: Mapping[str, Content]) -> list[str]:
         return []
     kinds = Counter(found["kind"] for found in content.get("findings") or [])
     checked = {kind: n for kind, n in (content.get("checked") or {}).items() if isinstance(n, int)}
-    rounding = kinds.pop(_ROUNDING, 0)
+    rounding, unlike, read = (kinds.pop(kind, 0) for kind in (_ROUNDING, _UNLIKE, _READ))
+    compared = checked.pop(_UNLIKE, 0)
     text = f"{sum(kinds.values()):,} do not come out" if checked else count_text(sum(kinds.values()), "finding")
     if checked:
         text = f"{count_text(sum(checked.values()), 'check')} of printed numbers and statements, of which {text}"
@@ -145,7 +146,13 @@ def _audit(contents: Mapping[str, Content]) -> list[str]:
     lines = [text + (f" ({', '.join(parts)})." if parts else ".")]
     if rounding:
         lines.append(f"A further {rounding:,} {'comes' if rounding == 1 else 'come'} out only within the rounding of "
-                     f"{'its' if rounding == 1 else 'their'} parts.")
+                     f"{'its' if rounding == 1 else 'their'} parts, or with further digits cut off.")
+    if compared:
+        lines.append(f"{unlike:,} of {count_text(compared, 'comparison')} of runs that are not the same differ, "
+                     "as such runs may.")
+    if read:
+        lines.append(f"{count_text(read, 'pair')} of passages {'describes' if read == 1 else 'describe'} one thing "
+                     "differently.")
     return [" ".join(lines)]
 
 
