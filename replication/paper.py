@@ -52,7 +52,7 @@ def printed(table: str, model: str, row: str, column: str) -> str | None:
 
     A table that belongs to no model (Table 12) is read for any.
     """
-    found = _found(table, ALL_MODELS if ALL_MODELS in TABLES[table].values else model, row, column)
+    found = _found(table, model, row, column) or _found(table, ALL_MODELS, row, column)
     if found is None:
         return None
     name, value = found

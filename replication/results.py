@@ -101,7 +101,7 @@ def _budgets(run: TableRun, store: Store) -> tuple[list[budget.Budget], list[str
     """Return what each row was trained with, by domain, and the footnotes that say it."""
     budgets, footnotes = [], []
     domains = _domains(run)
-    rows = [row for row in run.methods if row not in REFERENCE_TITLES]
+    rows = [row for row in (*run.methods, *run.table.trained) if row not in REFERENCE_TITLES]
     for domain in domains:
         planner = run.planners(domain)
         found = [budget.row_budget(planner.plan(row), store) | {"domain": domain} for row in rows]

@@ -49,6 +49,7 @@ TABLE = Table(
     title="The theory on pairs of weak and strong checkpoints, by token",
     place="Theory",
     cells=cells,
+    trained=tuple(WEAK_SIDES.values()),
     extras=extras,
 )
 

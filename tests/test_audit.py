@@ -230,6 +230,14 @@ def test_every_figure_of_the_text_is_checked_or_named():
     assert not checked & set(text_figures.UNCHECKED)
 
 
+def test_the_figures_of_the_text_keep_their_printed_digits():
+    for recipe in text_figures.RECIPES:
+        printed = TEXT_CLAIMS[recipe.claim].printed
+        assert len(printed.partition(".")[2]) == recipe.digits, recipe.claim
+    assert TEXT_CLAIMS["lambda_cross"].text == "about 0.490" and TEXT_CLAIMS["modules_aime_both"].text == "20.0"
+    assert all(float(claim.printed) == claim.value for claim in TEXT_CLAIMS.values())
+
+
 def test_each_finding_shows_its_figures_and_a_known_kind():
     assert {f.kind for f in AS_PRINTED} <= set(audit.KINDS)
     for finding in AS_PRINTED:

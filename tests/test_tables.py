@@ -15,7 +15,7 @@ from replication.diagnostics import cell
 from replication.models import MODELS
 from replication.paper import TABLES
 from replication.plan import Planners, Request
-from replication.planning import print_plan, sharing
+from replication.planning import TRAININGS, print_plan, sharing
 from replication.results import contents
 from replication.run import RunReport
 from replication.running import prepare
@@ -215,6 +215,21 @@ def test_cells_that_only_finished_steps_know_stand_after_the_planned_ones(planne
     made = contents(run, RunReport(), Store(tmp_path / "store"))
     assert made["cells"][-1]["column"] == "dropped: malformed" and len(made["cells"]) == 3 * 3 + 1
     assert "dropped: malformed" in formats.as_markdown(made)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_training_behind_a_table_has_its_budget_below_it(planned, tmp_path, name):
+    """Whatever its rows are called: each training but the warm-up stands in the budget of some row."""
+    run = planned[name]
+    content = contents(run, RunReport(), Store(tmp_path / "store"))
+    texts = [text for text in (*run.methods, *run.table.trained) if text not in ("M0", "M1")]
+    shown = {step.key for domain in ("math", "code", "logic") for text in texts
+             for step in run.planners(domain).plan(text).trainings}
+    warmups = {run.planners(domain).warmup().key for domain in ("math", "code", "logic")}
+    seeds = {run.planners.request.seed}
+    behind = {step.key for step in closure(run.targets)
+              if step.kind in TRAININGS and step.seed in seeds and step.key not in warmups}
+    assert behind <= shown and bool(content["budget"]) == bool(behind)
 
 
 def test_rows_and_columns_that_a_table_does_not_know_are_refused():
