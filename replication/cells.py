@@ -27,6 +27,8 @@ class PlannedCell:
     """The paper's number in the corresponding cell."""
     paper_of: str | None = None
     """The model it is of, where that is not the one whose tables stand beside (figures of the running text)."""
+    paper_text: str | None = None
+    """That number as printed, where the table of the same name does not say it (replication.paper.printed)."""
     key: tuple[str, str] | None = None
     """(row text, benchmark) for what paired comparisons are made of."""
 

@@ -52,6 +52,8 @@ class Table:
     rows: tuple[str | Line, ...] = ()
     reference_rows: tuple[str, ...] = ()
     """Checkpoints shown for orientation above the methods: M0, M1."""
+    trained: tuple[str, ...] = ()
+    """Methods whose trainings the cells are read from, where the rows are no methods: their budgets are shown."""
     against: tuple[str, ...] = ("sft",)
     """The rows that every other method row is compared with, in paired tests; they are not compared with each other."""
     pairs: tuple[tuple[str, str], ...] = ()
@@ -73,7 +75,8 @@ class Table:
     plots: Callable[[dict[str, Any]], list[Plot]] | None = None
     """Makes plots of the finished content (docs/results.md)."""
     extras: Callable[[TableRun, Store], dict[str, list[Any]]] | None = None
-    """Reads `plots`, `notes` and `comparisons` that are not in the cells from finished steps."""
+    """Reads from finished steps what cannot be planned: `plots`, `notes`, `comparisons`, and `cells` whose columns only
+    they know."""
 
     @property
     def lines(self) -> tuple[Line, ...]:

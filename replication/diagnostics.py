@@ -82,6 +82,8 @@ _THEORY: tuple[tuple[str, str, str, str, int, str | None], ...] = (
     ("null_share", "null space's share of the squared change", "Drift", "%", 1, None),
     ("centered_norm_change", "centered norm, post - pre", "Drift", "", 2, None),
 )
+THEORY_CLAIMS = {row: claim for _, row, _, _, _, claim in _THEORY if claim is not None}
+"""Row of the theory's table: the paper's statement of that number."""
 
 
 def measurement(folder: Path, step_id: str) -> dict[str, Any]:
@@ -209,7 +211,7 @@ def _why_absent(name: str, group: str) -> str:
     return "not measured for this pair"
 
 
-def theory_plots(pairs: Mapping[str, Measured]) -> list[dict[str, Any]]:
+def theory_plots(pairs: Mapping[str, Measured], scale: str) -> list[dict[str, Any]]:
     """Return two plots over lambda: where the negative mass grows, and where the strong branch outdoes SFT's gradient.
 
     Beside each pair's growing share stand its two bounds, which do not depend on lambda: the share of tokens that meet
@@ -226,8 +228,10 @@ def theory_plots(pairs: Mapping[str, Measured]) -> list[dict[str, Any]]:
                            "points": points})
     gradient = [_grid_series(name, found, "strong_gradient_exceeds_sft") for name, found in whole.items()]
     axes = "λ", "tokens (%)"
-    return [plot("theory-negative-mass", "Tokens whose negative mass grows under the mixture", *axes, growth + bounds),
-            plot("theory-strong-gradient", "Tokens where the strong branch's gradient exceeds SFT's", *axes, gradient)]
+    return [plot("theory-negative-mass", f"Tokens whose negative mass grows under the mixture ({scale} scale)", *axes,
+                 growth + bounds),
+            plot("theory-strong-gradient", f"Tokens where the strong branch's gradient exceeds SFT's ({scale} scale)",
+                 *axes, gradient)]
 
 
 def _grid_series(name: str, found: Measured, quantity: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from replication import plots
 from replication.cli import main
 from replication.declarations import FINAL, Group, Line, Plot, Table
 from replication.paper import TEXT_MODEL, percent
+from replication.paper_tables import QWEN3_4B
 from replication.plots import Content
 
 AT = {"ck-50": 50 / 218, "ck-100": 100 / 218, "ck-150": 150 / 218, "ck-200": 200 / 218, FINAL: 1.0}
@@ -35,16 +36,20 @@ def courses(content: Content) -> list[Plot]:
         places = [(0.0, START), *((round(fraction * share, 4), _title(course, at)) for at, fraction in AT.items())]
         series.append(plots.rows(content, places, AVERAGE, course))
     return [plots.plot("figure4", f"Average of MATH500 and GSM8K after the warm-up ({content['scale']} scale)",
-                       "updates, as a share of a full epoch's", "Avg. (%)", [*series, *_paper_series()])]
+                       "updates, as a share of a full epoch's", "Avg. (%)",
+                       [*series, *_paper_series(content["paper_source"])])]
 
 
-def _paper_series() -> list[dict[str, object]]:
-    """Only the ends of the paper's curves are printed."""
+def _paper_series(source: str) -> list[dict[str, object]]:
+    """Only the ends of the paper's curves are printed, and those of one backbone: no other has any here."""
+    if source.partition(",")[0] != QWEN3_4B:
+        return []
+
     def mean(which: str) -> float:
         return (percent(f"fig4_{which}_math500") + percent(f"fig4_{which}_gsm8k")) / 2
 
     ends = {"with WD-DS": ("with", 123 / 218), "without WD-DS": ("without", 1.0)}
-    return [{"name": f"paper, {name}", "kind": "paper", "points": [{"x": 0.0, "y": mean("start")},
+    return [{"name": f"paper, {name} ({source})", "kind": "paper", "points": [{"x": 0.0, "y": mean("start")},
                                                                   {"x": x, "y": mean(which)}]}
             for name, (which, x) in ends.items()]
 

@@ -22,8 +22,10 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
     planner = planners()
 
     def gap(line: Line) -> PlannedCell:
-        draw = next(step for step in closure([planner.final(line.text)]) if step.kind == "select")
-        return PlannedCell(row=line.title or line.text, column=GAP, group="Entropy", measure=EntropyGap(draw))
+        draws = [step for step in closure([planner.final(line.text)]) if step.kind == "select"]
+        return PlannedCell(row=line.title or planner.row_title(line.text), column=GAP, group="Entropy",
+                           measure=EntropyGap(draws[0]) if draws else None,
+                           reason=None if draws else "selects nothing: it compares no entropies")
 
     return [*grid(planners, table), *map(gap, table.lines)]
 

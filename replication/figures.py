@@ -31,6 +31,8 @@ BROKEN: tuple[Any, ...] = (":", "-.", (0, (1, 3)), (0, (5, 1, 1, 1, 1, 1)), (0, 
 _GREY = "#6b6b6b"
 _BLACK = "#222222"
 _MAX_NAME = 44
+_MAX_KEY = 60
+_SCALE = re.compile(r" \(\w+ scale\)$")
 _RC = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
@@ -75,6 +77,7 @@ def drawn(plot: Plot, kept: Path | None = None) -> Drawing:
 def draw(plot: Plot) -> Drawing:
     """Draw a plot as SVG (text as text) and PNG (200 dots per inch), with error bars where points have `low`, `high`.
 
+    Above it stand the plot's `title` and what it was measured `about` (scale and model): a picture travels alone.
     Points without `y` are left out; a plot without any is drawn empty.
     """
     import matplotlib
@@ -84,12 +87,16 @@ def draw(plot: Plot) -> Drawing:
     style: dict[Any, Any] = {**_RC, "svg.hashsalt": str(plot["id"])}
     with matplotlib.rc_context(style):
         series = [entry for entry in plot["series"] if any(True for _ in _points(entry))]
-        names = ["\n".join(textwrap.wrap(_short(entry["name"]), 40)) or "-" for entry in series]
+        names = ["\n".join(textwrap.wrap(_short(entry["name"], _MAX_KEY), 40)) or "-" for entry in series]
         columns = 1 if any(len(name) > 24 for name in names) else 2 if len(names) < 5 else 3
         columns = 2 if columns == 3 and any(len(name) > 14 for name in names) else columns
         lines = sum(max(name.count("\n") + 1 for name in names[i : i + columns]) for i in range(0, len(names), columns))
-        figure = Figure(figsize=(INCHES_WIDE, 2.95 + 0.175 * lines), layout="constrained")
+        heading = _heading(plot)
+        height = 2.95 + 0.175 * lines + 0.15 * len(heading)
+        figure = Figure(figsize=(INCHES_WIDE, height), layout="constrained")
         FigureCanvasAgg(figure)
+        if heading:
+            figure.suptitle("\n".join(heading), x=0.015, ha="left", fontsize=8.5)
         axes = figure.add_subplot()
         _draw_series(axes, plot, series, names)
         _dress(axes, plot, series)
@@ -130,9 +137,18 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
 
 
-def _short(name: str) -> str:
+def _short(name: str, most: int = _MAX_NAME) -> str:
     name = " ".join(name.split())
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + "…"
+    return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def _heading(plot: Plot) -> list[str]:
+    """Return the lines above a plot; the scale in a title is not said twice."""
+    title, about = " ".join(plot["title"].split()), " ".join((plot.get("about") or "").split())
+    if about:
+        title = _SCALE.sub("", title)
+    return [line for text, most in ((title, 3), (about, 2))
+            for line in textwrap.wrap(text, 68, max_lines=most, placeholder=" …")]
 
 
 def _two_lines(label: str, width: int) -> str:

@@ -60,11 +60,11 @@ def interval_text(cell: Cell | None) -> str:
 
 
 def paper_text(cell: Cell | None) -> str:
-    """Return the paper's value beside a cell."""
+    """Return the paper's value beside a cell, as printed where that is known."""
     if cell is None:
         return ""
     value = cell["paper"] if cell["paper"] is not None else cell["paper_context"]
-    return "" if value is None else number(value, cell["digits"])
+    return "" if value is None else cell.get("paper_text") or number(value, cell["digits"])
 
 
 def as_markdown(content: Content) -> str:

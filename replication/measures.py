@@ -286,7 +286,13 @@ class Dropped:
 
     def read(self, store: Store) -> Reading:
         """Counted."""
-        notes = store.read_manifest(self.pool.id)["notes"]
-        report = notes.get("report") or {"read": notes["examples"], "dropped": {}}
+        report = pool_report(self.pool, store)
         value = report["read"] if self.which == "read" else sum(report["dropped"].values())
         return Reading(value=value, unit="", digits=0, step=self.pool.id)
+
+
+def pool_report(pool: Step, store: Store) -> dict[str, Any]:
+    """Return `{read, dropped: {reason: records}}` of a finished pool; a generated one drops nothing."""
+    notes = store.read_manifest(pool.id)["notes"]
+    found: dict[str, Any] = notes.get("report") or {"read": notes["examples"], "dropped": {}}
+    return found

@@ -22,13 +22,14 @@ from typing import Any
 
 from foundation.errors import InputError
 from replication.assumptions import ASSUMPTIONS
-from replication.paper_tables import TABLES
+from replication.paper_tables import ALL_MODELS, TABLES, decimals
 from replication.paper_types import Assumption, Hyperparameter, PaperTable, Rows, TextClaim
 from replication.paper_values import HYPERPARAMETERS, TEXT_CLAIMS
 
 __all__ = [
     "ASSUMPTIONS", "HYPERPARAMETERS", "TABLES", "TEXT_CLAIMS", "TEXT_MODEL", "Assumption", "Hyperparameter",
-    "PaperTable", "TextClaim", "count_numbers", "integer", "number", "percent", "published", "tables_as_json",
+    "PaperTable", "TextClaim", "count_numbers", "integer", "number", "percent", "printed", "published",
+    "tables_as_json",
 ]  # fmt: skip
 
 TEXT_MODEL = "Qwen3-4B-Base"
@@ -47,12 +48,33 @@ def published(table: str, model: str, row: str, column: str) -> float | None:
 
     A benchmark is found under any of its headings: `AIME2025` also finds the `AIME25` of Table 9.
     """
+    found = _found(table, model, row, column)
+    return None if found is None else found[1]
+
+
+def printed(table: str, model: str, row: str, column: str) -> str | None:
+    """Return the same number with the digits it is printed with, or None; `total_minutes` as `about 7 h 53 min`.
+
+    A table that belongs to no model (Table 12) is read for any.
+    """
+    found = _found(table, model, row, column) or _found(table, ALL_MODELS, row, column)
+    if found is None:
+        return None
+    name, value = found
+    if name == "total_minutes":
+        cells = TABLES[table].values[model][row]
+        minutes = "" if cells["minutes"] is None else f" {cells['minutes']} min"
+        return f"{'about ' if cells['approximate'] else ''}{cells['hours']} h{minutes}"
+    return f"{value:,.{decimals(table, name)}f}"
+
+
+def _found(table: str, model: str, row: str, column: str) -> tuple[str, float] | None:
+    """Return the heading under which a number is printed, and the number."""
     if table not in TABLES:
         raise InputError(f"table {table!r} is unknown; choose one of: {', '.join(TABLES)}")
-    cells = TABLES[table].values.get(model, {}).get(row, {})
-    for name, cell in cells.items():
+    for name, cell in TABLES[table].values.get(model, {}).get(row, {}).items():
         if _same_column(name, column) and isinstance(cell, int | float) and not isinstance(cell, bool):
-            return float(cell)
+            return name, float(cell)
     return None
 
 
@@ -110,7 +132,7 @@ def _hyperparameter_line(setting: Hyperparameter) -> str:
 
 
 def _claim_line(claim: TextClaim) -> str:
-    value = f"{'about ' if claim.approximate else ''}{claim.value:g} {claim.unit}"
+    value = f"{claim.text} {claim.unit}"
     return f"{claim.place:<10} {claim.statement}: {value}".rstrip()
 
 

@@ -273,3 +273,13 @@ _ALL = (
 )  # fmt: skip
 
 TABLES: dict[str, PaperTable] = {table.id: table for table in _ALL}
+
+# Decimals of the tables' figures; every other column has one.
+_TWO = {"table6": ("SFT", "WMSS"), "table7": ("Weak init", "Strong Pre", "Strong Post", "Delta")}
+
+
+def decimals(table: str, column: str) -> int:
+    """Return the decimals that a column's figures are printed with."""
+    if table == "table12" or column in ("k", "ck_rel", "hours", "minutes", "total_minutes"):
+        return 0
+    return 2 if table == "table10" or column in _TWO.get(table, ()) else 1

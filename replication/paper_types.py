@@ -53,6 +53,13 @@ class TextClaim:
     unit: str
     approximate: bool = False
     """True where the paper itself writes about, more than, or within."""
+    printed: str = ""
+    """The figure with the digits it is printed with, e.g. `0.490`."""
+
+    @property
+    def text(self) -> str:
+        """The figure as printed, with its `about`."""
+        return f"{'about ' if self.approximate else ''}{self.printed or f'{self.value:g}'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

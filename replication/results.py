@@ -13,10 +13,12 @@ from typing import Any
 from baselines.user_methods import outside, source_sha256
 from foundation.files import write_atomic
 from replication import budget, formats, verdicts
+from replication.paper_tables import ALL_MODELS, TABLES
 from replication.plan import REFERENCE_TITLES
 from replication.planning import TRAININGS
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
+from replication.sample_steps import GradeSamples
 from replication.source_steps import hub_revisions
 from replication.steps import closure
 from replication.store import Store
@@ -78,20 +80,21 @@ def contents(run: TableRun, report: RunReport, store: Store, asked: str | None =
         content["plots"] = [*content.get("plots", []), *found.get("plots", [])]
         content["notes"] = [*content["notes"], *found.get("notes", [])]
         content["comparisons"] = [*content["comparisons"], *found.get("comparisons", [])]
+        content["cells"] = [*content["cells"], *found.get("cells", [])]
     return content
 
 
 def _paper_source(run: TableRun) -> str:
     """Say whose values stand beside: the very model's, to be compared, or another's."""
     own, others = run.planners.request.model.published_as, _of_other_models(run)
-    return own if own is not None and not others else f"{others or run.planners.request.model.context}, for orientation"
+    return printed_for(run) if own is not None and not others else f"{others or printed_for(run)}, for orientation"
 
 
 def _of_other_models(run: TableRun) -> str:
     """Return the models, other than the one that ran, whose published values stand in cells."""
-    model = run.planners.request.model
-    found = dict.fromkeys(cell.paper_of or model.context for cell in run.cells if cell.paper is not None)
-    return ", ".join(name for name in found if name != model.published_as)
+    own = run.planners.request.model.published_as
+    found = dict.fromkeys(cell.paper_of or printed_for(run) for cell in run.cells if cell.paper is not None)
+    return ", ".join(name for name in found if own is None or name not in (own, ALL_MODELS))
 
 
 def _settings(run: TableRun) -> dict[str, Any]:
@@ -112,7 +115,7 @@ def _budgets(run: TableRun, store: Store) -> tuple[list[budget.Budget], list[str
     """Return what each row was trained with, by domain, and the footnotes that say it."""
     budgets, footnotes = [], []
     domains = _domains(run)
-    rows = [row for row in run.methods if row not in REFERENCE_TITLES]
+    rows = [row for row in (*run.methods, *run.table.trained) if row not in REFERENCE_TITLES]
     for domain in domains:
         planner = run.planners(domain)
         found = [budget.row_budget(planner.plan(row), store) | {"domain": domain} for row in rows]
@@ -157,6 +160,12 @@ def heading(run: TableRun) -> str:
     return f"{run.table.place} ({request.scale.name} scale, {request.model.title}). {run.table.title}"
 
 
+def printed_for(run: TableRun) -> str:
+    """Return the model whose values the paper prints there; Table 12's belong to none."""
+    table = TABLES.get(run.table.paper_table or run.table.name)
+    return ALL_MODELS if table is not None and ALL_MODELS in table.values else run.planners.request.model.context
+
+
 def notes(run: TableRun) -> list[str]:
     """Return what a reader of the numbers must know."""
     request, table = run.planners.request, run.table
@@ -168,6 +177,9 @@ def notes(run: TableRun) -> list[str]:
     if table.sweep and request.scale.sweep_size is not None:
         limits.append(f"evaluation on {request.scale.sweep_size} problems of each benchmark, as in every table of many "
                       "trainings at this scale")
+    if request.scale.sampled_size is not None and any(isinstance(step, GradeSamples) for step in run.targets):
+        limits.append(f"evaluation on {request.scale.sampled_size} problems of each benchmark, as wherever many "
+                      "answers to a problem are sampled at this scale")
     if limits:
         lines.append(f"Limits: {'; '.join(limits)} (seeded samples).")
     if table.cells is None:
@@ -176,7 +188,7 @@ def notes(run: TableRun) -> list[str]:
         lines.append(f"Trained on {', '.join(run.planners().pool().sources)}, or with limits, not on the paper's whole "
                      "corpus: its values are for orientation only.")
     if request.model.published_as is None or _of_other_models(run):
-        lines.append(f"The paper's values are those of {_of_other_models(run) or request.model.context}, for "
+        lines.append(f"The paper's values are those of {_of_other_models(run) or printed_for(run)}, for "
                      "orientation only: never judged.")
     if request.configuration.methods:
         lines.append(f"Changed settings of methods: {'; '.join(request.configuration.methods)}. Rows that they change "

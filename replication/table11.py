@@ -8,7 +8,7 @@ from replication.cells import PlannedCell
 from replication.cli import main
 from replication.declarations import Group, Line, Plot, Table
 from replication.measures import Accuracy, Average, Gain, Measure, Noted, Seconds
-from replication.paper import published
+from replication.paper import printed, published
 from replication.plan import Planner, Planners
 from replication.planning import TRAININGS
 from replication.plots import Content
@@ -29,7 +29,8 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
         for column, measure in _measures(planners, planner, table, text).items():
             if measure is not None:  # a method without rollouts has no cell there
                 planned.append(PlannedCell(row=title, column=column, group="Cost" if column != BENEFIT else "Benefit",
-                                           measure=measure, paper=_paper(planner.model.context, title, column)))
+                                           measure=measure, paper=_paper(planner.model.context, title, column),
+                                           paper_text=_printed(planner.model.context, title, column)))
     return planned
 
 
@@ -59,6 +60,11 @@ def _paper(model: str, row: str, column: str) -> float | None:
         return published("table11", model, row, "Math-Avg change")
     minutes = published("table11", model, row, "total_minutes") if column == TOTAL else None
     return None if minutes is None else 60 * minutes
+
+
+def _printed(model: str, row: str, column: str) -> str | None:
+    """The paper's time in the hours and minutes that it prints."""
+    return printed("table11", model, row, "total_minutes" if column == TOTAL else column)
 
 
 def cost_against_gain(content: Content) -> list[Plot]:

@@ -35,6 +35,7 @@ TABLE = Table(
     place="Table 3",
     groups=(Group(title="Math", columns=("math500", "gsm8k")),),
     cells=cells,
+    trained=tuple(ROWS),
     notes=("Checkpoints are fractions of the training's updates: 50/218, 100/218, 150/218, 200/218 and the end.",
            "Both variants train on the whole pool, without WD-DS."),
 )

@@ -29,6 +29,7 @@ TABLE = Table(
     title=f"Logits of SFT and WMSS at epoch {EPOCH}, on 200 training examples",
     place="Table 6",
     cells=cells,
+    trained=tuple(ROWS.values()),
     notes=(f"Epoch {EPOCH}: the warm-up and two more epochs of each method.", *TABLE6_NOTES),
 )
 

@@ -27,6 +27,7 @@ TABLE = Table(
     title="Logit statistics before and after WD-JT, on 200 training examples",
     place="Table 7",
     cells=cells,
+    trained=("wmss",),
     notes=TABLE7_NOTES,
 )
 

@@ -9,6 +9,7 @@ from replication.cells import PlannedCell, grid
 from replication.comparisons import comparisons
 from replication.declarations import Table
 from replication.measures import Reading
+from replication.paper import TABLES, printed
 from replication.plan import Planners
 from replication.run import RunReport
 from replication.steps import Step
@@ -57,9 +58,11 @@ class TableRun:
         own = self.planners.request.model.published_as
         judged = own is not None and cell.paper_of in (None, own) and planner.comparable_with_the_paper
         paper, context = (cell.paper, None) if judged else (None, cell.paper)
+        said = cell.paper_text or self._printed(cell)
         form: Cell = {"row": cell.row, "column": cell.column, "group": cell.group, "value": None, "unit": "%",
                       "n": None, "correct": None, "ci95": None, "paper": paper, "paper_context": context,
-                      "status": "measured", "reason": None, "step": None, "outcomes": None, "digits": 1}
+                      "paper_text": said, "status": "measured", "reason": None, "step": None,
+                      "outcomes": None, "digits": 1}
         if found is not None and found.value is None:
             return form | {"status": "missing", "reason": found.reason, "unit": found.unit, "step": found.step}
         if found is not None:
@@ -72,3 +75,10 @@ class TableRun:
         if failed:
             return form | {"status": "failed", "reason": failed[0].reason}
         return form | {"status": "missing", "reason": "not run"}
+
+    def _printed(self, cell: PlannedCell) -> str | None:
+        """Return the paper's number with the digits it is printed with; None where there is no number to print."""
+        name = self.table.paper_table or self.table.name
+        if cell.paper is None or name not in TABLES:
+            return None
+        return printed(name, self.planners.request.model.context, cell.row, cell.column)

@@ -18,8 +18,8 @@ from replication import audit
 from replication.audit import averages, claims, contradictions, grim, text_figures
 from replication.audit.__main__ import main
 from replication.audit.finding import Where, recompute
-from replication.audit.quantities import PAPER, Printed, constant, digits, exact, figure, fixed, mean, shown
-from replication.paper_tables import QWEN3_4B, QWEN25_3B, TABLES
+from replication.audit.quantities import PAPER, Printed, constant, exact, figure, fixed, mean, shown
+from replication.paper_tables import QWEN3_4B, QWEN25_3B, TABLES, decimals
 from replication.paper_values import TEXT_CLAIMS
 
 CASES = [json.loads(line) for line in (ROOT / "tests/cases/audit_grim.jsonl").read_text().splitlines()]
@@ -189,8 +189,33 @@ def test_one_quantity_in_two_places():
     found = {(f.table, f.model, f.row, f.column) for f in AS_PRINTED if f.kind == "contradiction"}
     assert ("table2", QWEN3_4B, "Baseline", "MATH") in found and ("table2", QWEN3_4B, "Baseline", "GSM8K") not in found
     assert ("table8", QWEN25_3B, "Default", "AIME 2025") in found  # a dash against 6.7
-    assert ("table9", QWEN3_4B, "0.5", "AIME25") in found  # 20.0 against Table 8's 16.7
-    assert set(contradictions.sentences()) <= {row for _, _, row, _ in found}
+
+
+def test_runs_that_are_not_the_same_may_differ_and_contradict_nothing():
+    """Table 9 averages three trainings; Tables 6 and 7 are of other checkpoints."""
+    found = {kind: {(f.table, f.row, f.column) for f in AS_PRINTED if f.kind == kind}
+             for kind in ("differs", "contradiction")}
+    assert ("table9", "0.5", "AIME25") in found["differs"]  # 20.0 against Table 8's 16.7
+    assert ("table7", "Std", "Strong Pre") in found["differs"]  # 3.18 against Table 6's 2.93
+    assert not [place for place in found["contradiction"] if place[0] in ("table6", "table7", "table9")]
+    assert "differ" in audit.KINDS["differs"] and "contradict" not in audit.KINDS["differs"]
+
+
+def test_what_was_only_read_is_a_finding_and_no_check():
+    made = audit.content()
+    read = {f.row for f in AS_PRINTED if f.kind == "wording"}
+    assert read == set(contradictions.sentences()) and "wording" not in made["checked"]
+    agreeing = [check for check in contradictions.checks(PAPER) if check.computed]
+    assert len(agreeing) == made["checked"]["contradiction"] + made["checked"]["differs"]
+    assert sum(check.finding is None for check in agreeing) > 0
+
+
+def test_a_count_with_its_further_digits_cut_off_is_recomputed():
+    """111,657 as "about 111 K": the rule of GRIM accepts it; 110 it would not."""
+    name = TEXT_CLAIMS["math_thousands"].statement
+    assert next(f.kind for f in AS_PRINTED if f.row == name) == "recomputed"
+    assert next(f.kind for f in audit.findings(retold("math_thousands", 110)) if f.row == name) == "count"
+    assert not [f for f in audit.findings(retold("math_thousands", 112)) if f.row == name]
 
 
 def test_two_places_that_agree_give_no_finding():
@@ -203,6 +228,14 @@ def test_every_figure_of_the_text_is_checked_or_named():
     checked = {recipe.claim for recipe in text_figures.RECIPES}
     assert checked | set(text_figures.UNCHECKED) == set(TEXT_CLAIMS)
     assert not checked & set(text_figures.UNCHECKED)
+
+
+def test_the_figures_of_the_text_keep_their_printed_digits():
+    for recipe in text_figures.RECIPES:
+        printed = TEXT_CLAIMS[recipe.claim].printed
+        assert len(printed.partition(".")[2]) == recipe.digits, recipe.claim
+    assert TEXT_CLAIMS["lambda_cross"].text == "about 0.490" and TEXT_CLAIMS["modules_aime_both"].text == "20.0"
+    assert all(float(claim.printed) == claim.value for claim in TEXT_CLAIMS.values())
 
 
 def test_each_finding_shows_its_figures_and_a_known_kind():
@@ -242,7 +275,7 @@ def test_the_decimals_are_those_of_the_text():
 
 def _cells(table, model, row):
     cells = TABLES[table].values[model][row]
-    return " ".join(fixed(exact(cells[c]), digits(table, c)) for c in cells if c != "k")
+    return " ".join(fixed(exact(cells[c]), decimals(table, c)) for c in cells if c != "k")
 
 
 def _lines(table):

@@ -226,8 +226,9 @@ def test_a_share_that_has_no_tokens_says_so(pair):
 
 
 def test_the_plots_run_over_the_grid_between_their_bounds(pair):
-    growth, gradient = diagnostics.theory_plots({"M0 + M1": pair})
+    growth, gradient = diagnostics.theory_plots({"M0 + M1": pair}, "tiny")
     assert growth["id"] == "theory-negative-mass" and gradient["series"][0]["kind"] == "measured"
+    assert all(plot["title"].endswith(" (tiny scale)") for plot in (growth, gradient))
     measured, upper, lower = growth["series"]
     assert [point["x"] for point in measured["points"]] == [x / 10 for x in range(10)]
     for found, above, below in zip(measured["points"], upper["points"], lower["points"], strict=True):

@@ -7,10 +7,13 @@ import struct
 from xml.etree import ElementTree
 
 import pytest
-from page_results import HOSTILE, LONG_WORD, WEAK, plots, series
+from page_results import HOSTILE, LONG_WORD, WEAK, content, plots, series
 
 from replication import figures
+from replication.figure4 import courses
 from replication.figures import draw, file_names, has_points, inline
+from replication.models import MODELS
+from replication.page.render import drawings
 
 SVG = "{http://www.w3.org/2000/svg}"
 ALL = {plot["id"]: plot for found in plots().values() for plot in found}
@@ -37,6 +40,36 @@ def test_the_same_plot_gives_the_same_bytes_without_a_date(drawn, name):
     assert first == second
     assert "<dc:date>" not in first.svg
     assert not re.search(rb"tEXt(Software|Creation)", first.png)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_picture_that_stands_alone_says_what_it_shows_and_of_what(name):
+    """As a page's figures are drawn: title, scale and model, in words, whole, the scale once."""
+    model = MODELS["tiny"]
+    contents = {"figure4": content("figure4", [], plots=[ALL[name] | {"title": ALL[name]["title"] + " (tiny scale)"}])}
+    (drawing,) = drawings(contents).values()
+    texts = " ".join(_texts(drawing.svg))
+    assert ALL[name]["title"] in texts and model.title in texts and texts.count("tiny scale") == 1
+
+
+def test_a_long_title_is_wrapped_and_a_very_long_one_is_cut():
+    title = "Tokens whose negative mass grows under the mixture of both branches, by the weight of the strong logits"
+    texts = _texts(draw(_plot(series("a", [(1, 2)])) | {"title": title}).svg)
+    assert title in " ".join(texts) and title not in texts
+    assert max(map(len, _texts(draw(_plot(series("a", [(1, 2)])) | {"title": LONG_WORD * 9}).svg))) < 70
+
+
+@pytest.mark.parametrize(("source", "names"), [
+    ("Qwen3-4B-Base, for orientation", {"paper, with WD-DS (Qwen3-4B-Base, for orientation)",
+                                        "paper, without WD-DS (Qwen3-4B-Base, for orientation)"}),
+    ("Qwen3-4B-Base", {"paper, with WD-DS (Qwen3-4B-Base)", "paper, without WD-DS (Qwen3-4B-Base)"}),
+    ("Qwen3-8B-Base", set()), ("Gemma-3-4B-PT, for orientation", set()),
+])  # fmt: skip
+def test_figure_4_names_the_backbone_of_the_papers_curves_and_lends_them_to_no_other(source, names):
+    (plot,) = courses({"budget": [], "cells": [], "scale": "tiny", "paper_source": source})
+    assert {entry["name"] for entry in plot["series"]} == names
+    texts = " ".join(_texts(draw(plot).svg))
+    assert all(name in texts for name in names)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -13,10 +13,11 @@ from html.parser import HTMLParser
 import pytest
 from conftest import ROOT
 from page_results import HOSTILE, NOTE, all_contents, content, judged_contents, table
+from page_results import cell as made_up
 
 from foundation.errors import InputError
 from replication.models import MODELS
-from replication.page import render, write
+from replication.page import counts, render, write
 from replication.page.numbers import p_text, value_text
 from replication.page.render import drawings
 from replication.page.sections import SECTIONS
@@ -134,6 +135,27 @@ def test_the_main_comparison_is_said_in_words(contents):
     assert "95 % interval −13.1 to +0.4, which includes zero; p < 0.0001 (Table 1)." in said
 
 
+@pytest.mark.parametrize(("cells", "trainings", "legend", "span"), [
+    ([{"n": 200}, {"n": 200}], 1, "n = 200 questions a cell", "200"),
+    ([{"n": 300}, {"n": 300}], 3, "n = 100 questions a cell, each answered by 3 trainings", "100"),
+    ([{"n": 30}, {"n": 500}], 1, "n: 30 questions (c0), 500 questions (c1)", "30 to 500"),
+    ([{"n": 50, "correct": None, "outcomes": {"samples": 3200, "correct": 374}}], 1, "n = 50 questions a cell", "50"),
+    ([{"n": 200}, {"n": 400, "step": None}], 1, "n = 200 questions a cell", "200"),
+    ([{"n": 100}, {"n": 3840, "correct": None, "unit": "nats"}], 1,
+     "n: 100 questions (c0), 3,840 examples (c1)", "100"),
+    ([{"n": None, "correct": None}], 1, "", None),
+])
+def test_what_a_cell_rests_on_is_said_under_the_table_and_first(cells, trainings, legend, span):
+    made = [made_up("row", f"c{i}", 50.0) | changes for i, changes in enumerate(cells)]
+    found = content("table2", made)
+    found["provenance"] = found["provenance"] | {"settings": {"trainings": trainings}}
+    assert counts.legend(found) == legend
+    said = Page(render({"table2": found}, TINY)).text
+    assert f"Value, 95 % interval{'; ' if legend else ''}{legend}." in said
+    assert ("Each graded cell rests on" in said) == (span is not None)
+    assert span is None or f"Each graded cell rests on {span} questions." in said
+
+
 def test_what_is_absent_is_named_with_its_command():
     said = Page(render({"table1": table("table1")}, TINY)).text
     assert "Not part of this version." in said or "python -m replication.table" in said
@@ -151,6 +173,19 @@ def test_a_row_that_recurs_in_several_groups_makes_blocks(contents):
     view = table_view(contents["table5"])
     assert [block.title for block in view.blocks] == ["tiny", "tiny-gemma"] and not view.groups
     assert [title for title, _ in table_view(contents["table1"]).groups] == ["Math", "Code"]
+
+
+def test_the_papers_number_keeps_its_printed_digits():
+    cells = [made_up("Mean logit", "Delta", -1.91234, unit="", context=-1.9, paper_text="-1.90", digits=3),
+             made_up("SSB", "Delta", 64.0, unit="s", context=64800.0, paper_text="about 18 h"),
+             made_up("Std", "Delta", 3.06, unit="", context=3.06, digits=2)]
+    found = [row[0].paper for _, row in table_view(content("table7", cells)).blocks[0].rows]
+    assert found == ["−1.90", "about 18 h", "3.06"]
+
+
+def test_a_table_of_no_model_names_none():
+    said = Page(render({"table12": table("table12") | {"paper_source": "all models, for orientation"}}, TINY)).text
+    assert "paper's value (all models) for orientation" in said
 
 
 @pytest.mark.parametrize(("value", "unit", "digits", "sign", "shown"), [
@@ -268,7 +303,8 @@ def test_the_audit_may_lie_beside_the_models(results):
     (results / "audit.json").write_text(json.dumps(all_contents()["audit"]), encoding="utf-8")
     said = Page(write(results, TINY).page.read_text(encoding="utf-8")).text
     assert "783 checks of printed numbers and statements, of which 17 do not come out (grim 2 of 640" in said
-    assert "A further 1 comes out only within the rounding of its parts." in said
+    assert "A further 1 comes out only within the rounding of its parts, or with further digits cut off." in said
+    assert "2 of 9 comparisons of runs that are not the same differ, as such runs may. 1 pair of passages" in said
     assert HOSTILE in said and "Left out: pass@k." in said and "grim, no number of right answers gives it" in said
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 
 import pytest
+from conftest import ROOT
 from page_results import all_contents, judged_contents
 
 from replication.models import MODELS
@@ -18,6 +19,7 @@ from replication.page.sections import SECTIONS
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 700}
+PAGES = ["tiny", "qwen3-4b", "committed"]
 OPEN_ALL = "document.querySelectorAll('details').forEach(part => { part.open = true; })"
 
 # Every rectangle of visible text, clipped by the containers that scroll; two from different texts must not overlap.
@@ -99,14 +101,15 @@ def browser():
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The page of the made-up tiny results, and that of the judged ones."""
+    """The page of the made-up tiny results, that of the judged ones, and the committed one."""
     folder = tmp_path_factory.mktemp("results")
     for contents, model in ((all_contents(), "tiny"), (judged_contents(), "qwen3-4b")):
         for name, content in contents.items():
             path = folder / model / f"{name}.json"
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(content), encoding="utf-8")
-    return {model: write(folder, MODELS[model]).page for model in ("tiny", "qwen3-4b")}
+    made = {model: write(folder, MODELS[model]).page for model in ("tiny", "qwen3-4b")}
+    return made | {"committed": ROOT / "results/tiny/report.html"}
 
 
 @pytest.fixture
@@ -131,22 +134,25 @@ def show(browser, files):
         page.close()
 
 
-def test_the_browser_has_nothing_to_complain_of_and_loads_nothing_else(show):
-    page = show()
+@pytest.mark.parametrize("model", ["tiny", "committed"])
+def test_the_browser_has_nothing_to_complain_of_and_loads_nothing_else(show, model):
+    page = show(model=model)
     page.evaluate(OPEN_ALL)
     assert page.events == []
 
 
-def test_every_section_and_figure_can_be_seen(show):
-    page = show()
+@pytest.mark.parametrize("model", ["tiny", "committed"])
+def test_every_section_and_figure_can_be_seen(show, model):
+    page = show(model=model)
     for name, section in SECTIONS.items():
         assert section.optional or page.locator(f"section#{name} h2").is_visible(), name
-    assert page.locator("figure svg").count() == 9
+    drawings = len(list((ROOT / "results/tiny/figures").glob("*.svg"))) if model == "committed" else 9
+    assert page.locator("figure svg").count() == drawings > 0
     sizes = page.eval_on_selector_all("figure svg", "all => all.map(e => e.getBoundingClientRect().width)")
     assert min(sizes) > 300
 
 
-@pytest.mark.parametrize("model", ["tiny", "qwen3-4b"])
+@pytest.mark.parametrize("model", PAGES)
 @pytest.mark.parametrize("width", [320, 375, 768, 1280, 1920])
 def test_the_page_never_scrolls_sideways(show, width, model):
     page = show({"width": width, "height": 800}, model)
@@ -155,7 +161,7 @@ def test_the_page_never_scrolls_sideways(show, width, model):
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
-@pytest.mark.parametrize("model", ["tiny", "qwen3-4b"])
+@pytest.mark.parametrize("model", PAGES)
 def test_no_text_lies_on_another(show, viewport, model):
     page = show(viewport, model)
     page.evaluate(OPEN_ALL)
@@ -167,6 +173,15 @@ def test_the_test_of_overlaps_can_fail(show):
     page = show()
     page.add_style_tag(content=".cells .interval { margin-top: -0.9rem; }")
     assert page.evaluate(OVERLAPS, "#table2")["found"] != []
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_what_a_cell_rests_on_can_be_read_without_a_mouse(show, viewport):
+    page = show(viewport)
+    line = page.locator("#table2 .legend")
+    assert line.is_visible() and "n = 200 questions a cell" in line.inner_text()
+    page.emulate_media(media="print")
+    assert line.is_visible()
 
 
 def test_a_wide_table_scrolls_under_its_first_column(show):
@@ -184,7 +199,7 @@ def test_a_wide_table_scrolls_under_its_first_column(show):
     assert left["after"][1] == pytest.approx(left["before"][1] - 200, abs=1)
 
 
-@pytest.mark.parametrize("model", ["tiny", "qwen3-4b"])
+@pytest.mark.parametrize("model", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_in_light_and_dark(show, scheme, model):
     page = show(model=model, color_scheme=scheme)

@@ -8,13 +8,14 @@ import pytest
 
 from foundation import locks
 from foundation.errors import InputError, PrerequisiteError
-from replication import formats
+from replication import formats, table12
 from replication.catalogue import tables
 from replication.cli import Options
+from replication.diagnostics import cell
 from replication.models import MODELS
 from replication.paper import TABLES
 from replication.plan import Planners, Request
-from replication.planning import print_plan, sharing
+from replication.planning import TRAININGS, print_plan, sharing
 from replication.results import contents
 from replication.run import RunReport
 from replication.running import prepare
@@ -67,6 +68,36 @@ def test_each_number_that_the_paper_prints_stands_beside_a_cell(planned, name):
     if name == "table11":  # in minutes there, in seconds here
         printed = sorted(60 * v if v > 100 else v for v in printed)
     assert sorted(shown) == pytest.approx(printed)
+
+
+@pytest.mark.parametrize(("name", "row", "column", "said"), [
+    ("table7", "Entropy", "Weak init", "0.52"), ("table7", "Max prob", "Strong Pre", "0.85"),
+    ("table7", "Mean logit", "Delta", "-1.90"), ("table7", "Centered norm", "Strong Pre", "1,240.10"),
+    ("table10", "1", "AIME 2025 DPO", "14.20"), ("table12", "Math", "samples", "111,657"),
+    ("table11", "SFT", "Total training time", "4 h 30 min"), ("table11", "SSB", "Total training time", "about 18 h"),
+    ("table11", "SPIN", "Total training time", "about 7 h 53 min"), ("table11", "WMSS", "Math-Avg change", "4.9"),
+    ("table1", "WMSS", "AIME2025", "20.0"), ("theory", "alpha (Eq. 16)", "M0 + M1", "about 1.08"),
+    ("theory", "lambda_cross (Eq. 17)", "M0 + M1", "about 0.490"),
+])  # fmt: skip
+def test_the_papers_numbers_are_shown_as_it_prints_them(planned, tmp_path, name, row, column, said):
+    content = contents(planned[name], RunReport(), Store(tmp_path / "store"))
+    shown = next(c for c in content["cells"] if (c["row"], c["column"]) == (row, column))
+    assert shown["paper_text"] == said and isinstance(shown["paper_context"], float)
+    assert f" {said} |" in formats.as_markdown(content | {"cells": [shown | {"status": "failed"}]})
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_what_is_shown_of_the_paper_is_the_number_beside_it(planned, tmp_path, name):
+    """Whether digits were lost or gained: what is written, read again, is the number."""
+    for found in contents(planned[name], RunReport(), Store(tmp_path / "store"))["cells"]:
+        if found["paper_text"] is not None and " h" not in found["paper_text"]:
+            assert float(found["paper_text"].removeprefix("about ").replace(",", "")) == found["paper_context"]
+
+
+def test_table_12_belongs_to_no_model(planned, tmp_path):
+    content = contents(planned["table12"], RunReport(), Store(tmp_path / "store"))
+    assert content["paper_source"] == "all models, for orientation"
+    assert "Qwen3-4B" not in formats.as_markdown(content)
 
 
 def test_table_9_trains_each_lambda_three_times_from_one_base(planned):
@@ -128,6 +159,79 @@ def test_table_4_takes_the_gemma_style_model_of_the_scale():
         prepare((DECLARED["table4"],), options, "smollm2-135m")
 
 
+@pytest.mark.parametrize("methods", ["sft,wmss", "wmss,sft"])
+def test_figure_5_keeps_the_row_of_a_method_that_compares_no_entropies(methods, tmp_path):
+    run = prepare((DECLARED["figure5"],), Options(plan=True, methods=methods))[0].run
+    gaps = {cell.row: cell for cell in run.cells if cell.column == "Entropy gap"}
+    assert list(gaps) == [{"sft": "SFT", "wmss": "base"}[name] for name in methods.split(",")]
+    assert gaps["base"].measure is not None and gaps["SFT"].measure is None
+    cells = {(c["row"], c["column"]): c for c in contents(run, RunReport(), Store(tmp_path / "store"))["cells"]}
+    assert len(cells) == 2 * 4
+    shown = cells["SFT", "Entropy gap"]
+    assert (shown["status"], shown["reason"]) == ("missing", "selects nothing: it compares no entropies")
+
+
+def test_table_10_says_on_how_few_problems_it_was_measured(planned, tmp_path):
+    notes = {name: [note for note in contents(planned[name], RunReport(), Store(tmp_path / "store"))["notes"]
+                    if note.startswith("Limits: ")] for name in ("table10", "table9", "table1")}
+    assert "on 50 problems" in notes["table10"][0] and "on 100 problems" in notes["table9"][0] and not notes["table1"]
+
+
+class Pools:
+    """A store that holds the pools' manifests and nothing else."""
+
+    def __init__(self, run, reports):
+        self.notes = {run.planners(domain).pool().key: notes for domain, notes in reports.items()}
+
+    def is_done(self, step):
+        return step.key in self.notes
+
+    def read_manifest(self, step_id):
+        (found,) = [notes for key, notes in self.notes.items() if key.startswith(step_id.rpartition("-")[2])]
+        return {"notes": found}
+
+
+def test_table_12_shows_what_each_filter_dropped(planned):
+    run = planned["table12"]
+    report = {"read": 10, "dropped": {"answer differs": 3, "malformed": 1}}
+    store = Pools(run, {"math": {"examples": 6, "report": report}, "code": {"examples": 4},
+                        "logic": {"examples": 4, "report": {"read": 9, "dropped": {"malformed": 5}}}})
+    made = table12.losses(run, store)
+    values = {(cell["row"], cell["column"]): cell["value"] for cell in made["cells"]}
+    assert list(dict.fromkeys(column for _, column in values)) == ["dropped: malformed", "dropped: answer differs"]
+    assert values == {("Math", "dropped: malformed"): 1, ("Math", "dropped: answer differs"): 3,
+                      ("Code", "dropped: malformed"): 0, ("Code", "dropped: answer differs"): 0,
+                      ("Logic", "dropped: malformed"): 5, ("Logic", "dropped: answer differs"): 0}
+    assert all(cell["status"] == "measured" and cell["step"] for cell in made["cells"]) and made["notes"] == []
+    half = table12.losses(run, Pools(run, {"math": {"examples": 6, "report": report}}))["cells"]
+    assert {(cell["status"], cell["reason"]) for cell in half if cell["row"] == "Code"} == {("missing", "not run")}
+    generated = table12.losses(run, Pools(run, {"math": {"examples": 6}}))
+    assert generated == {"cells": [], "notes": [table12.NOTHING]}
+
+
+def test_cells_that_only_finished_steps_know_stand_after_the_planned_ones(planned, tmp_path):
+    more = [cell("Math", "dropped: malformed", 1, group="Pools", digits=0)]
+    run = replace(planned["table12"], table=replace(DECLARED["table12"], extras=lambda run, store: {"cells": more}))
+    made = contents(run, RunReport(), Store(tmp_path / "store"))
+    assert made["cells"][-1]["column"] == "dropped: malformed" and len(made["cells"]) == 3 * 3 + 1
+    assert "dropped: malformed" in formats.as_markdown(made)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_every_training_behind_a_table_has_its_budget_below_it(planned, tmp_path, name):
+    """Whatever its rows are called: each training but the warm-up stands in the budget of some row."""
+    run = planned[name]
+    content = contents(run, RunReport(), Store(tmp_path / "store"))
+    texts = [text for text in (*run.methods, *run.table.trained) if text not in ("M0", "M1")]
+    shown = {step.key for domain in ("math", "code", "logic") for text in texts
+             for step in run.planners(domain).plan(text).trainings}
+    warmups = {run.planners(domain).warmup().key for domain in ("math", "code", "logic")}
+    seeds = {run.planners.request.seed}
+    behind = {step.key for step in closure(run.targets)
+              if step.kind in TRAININGS and step.seed in seeds and step.key not in warmups}
+    assert behind <= shown and bool(content["budget"]) == bool(behind)
+
+
 def test_rows_and_columns_that_a_table_does_not_know_are_refused():
     with pytest.raises(InputError, match="no column 'reclor'"):
         prepare((DECLARED["table2"],), Options(plan=True, benchmarks="reclor"))
@@ -177,7 +281,10 @@ def test_every_table_can_be_written_before_anything_has_run(name, tmp_path):
     for methods in (None, "wmss,sft") if DECLARED[name].rows else (None,):
         run = prepare((DECLARED[name],), Options(methods=methods))[0].run
         content = contents(run, RunReport(), Store(tmp_path / "store"))
-        assert {(cell["status"], cell["reason"]) for cell in content["cells"]} == {("missing", "not run")}
+        expected = {("missing", "not run")}
+        if (name, methods) == ("figure5", "wmss,sft"):
+            expected.add(("missing", "selects nothing: it compares no entropies"))
+        assert {(cell["status"], cell["reason"]) for cell in content["cells"]} == expected
         assert content["comparisons"] == [] and content["scale"] in content["heading"]
         measured = [s for plot in content.get("plots", []) for s in plot["series"] if s["kind"] == "measured"]
         assert measured == []

@@ -18,7 +18,6 @@ from replication.audit.quantities import (
     HUNDRED,
     Printed,
     Quantity,
-    digits,
     exact,
     figure,
     fixed,
@@ -27,7 +26,7 @@ from replication.audit.quantities import (
     shown,
     unit,
 )
-from replication.paper_tables import CODE_BENCHMARKS, MATH_BENCHMARKS, QWEN3_4B
+from replication.paper_tables import CODE_BENCHMARKS, MATH_BENCHMARKS, QWEN3_4B, decimals
 
 _PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "table1": {"Math Avg.": MATH_BENCHMARKS, "Code Avg.": CODE_BENCHMARKS},
@@ -61,7 +60,7 @@ def _averages(paper: Printed) -> Iterator[Check]:
                     where = Where(table=table, row=row, column=column, place=place(table), model=model)
                     printed = paper.cell(table, model, row, column).plain
                     average = mean([paper.cell(table, model, row, part) for part in parts])
-                    check = recompute("average", where, printed, digits(table, column), average)
+                    check = recompute("average", where, printed, decimals(table, column), average)
                     yield _with_counts(paper, check, parts)
 
 
@@ -72,11 +71,11 @@ def _with_counts(paper: Printed, check: Check, parts: Sequence[str]) -> Check:
         return check
     where = Where(table=found.table, row=found.row, column=found.column, place=found.place, model=found.model)
     spans = [_shares(paper, where, part) for part in parts]
-    average, printed, decimals = mean(spans), exact(found.value), digits(found.table, found.column)
-    half = unit(decimals) / 2
+    average, printed, places = mean(spans), exact(found.value), decimals(found.table, found.column)
+    half = unit(places) / 2
     verdict = "allow" if average.low - half <= printed <= average.high + half else "do not give"
     said = (f"{found.arithmetic}; the shares k/n printed so ({', '.join(s.text for s in spans)}) have a mean within "
-            f"{average.interval} and {verdict} {fixed(printed, decimals)} by rounding")
+            f"{average.interval} and {verdict} {fixed(printed, places)} by rounding")
     return Check(check.kind, replace(found, arithmetic=said))
 
 
@@ -84,7 +83,7 @@ def _shares(paper: Printed, where: Where, part: str) -> Quantity:
     """Return the range of k/n behind a score; its rounding interval where n is not known or no k is possible."""
     cell = paper.cell(where.table, str(where.model), where.row, part)
     n = grim.answers(where.table, part, where.row)
-    found = grim.counts(cell.plain, digits(where.table, part), n, truncation=False) if n else range(0)
+    found = grim.counts(cell.plain, decimals(where.table, part), n, truncation=False) if n else range(0)
     if not n or not found:
         return cell
     low, high = HUNDRED * found[0] / n, HUNDRED * found[-1] / n

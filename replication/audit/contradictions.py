@@ -1,8 +1,8 @@
 """One quantity or setting that the paper states in two places, where the two differ.
 
-Figures are compared at the coarser of their decimals. Settings are sentences; each is put in our words with its place.
-A difference says nothing about which of the two is right, and two trainings of one setting may well differ: where a
-place averages several, the finding says so.
+Figures are compared at the coarser of their decimals. Settings are sentences; each is put in our words with its place,
+and counts as no check. A difference says nothing about which of the two is right. Where the two places are not of the
+same runs (one averages three trainings, or they are other checkpoints) it is no contradiction: its kind is `differs`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Pair:
     why: str
     """Why they should agree, or what may explain that they do not."""
     model: str = QWEN3_4B
+    kind: str = "contradiction"
+    """`differs` where the two are not the same runs."""
 
 
 def _pairs() -> Iterator[Pair]:
@@ -43,9 +45,11 @@ def _pairs() -> Iterator[Pair]:
             yield Pair(("table8", "Default", column), ("table1", "WMSS", title),
                        f"both are WMSS, {_ONE_SETTING}, greedy pass@1", model)
     for column, title in (("AIME25", "AIME2025"), *((name, name) for name in _SAME_NAMES)):
-        yield Pair(("table9", "0.5", column), ("table1", "WMSS", title), f"both are WMSS, lambda fixed; {_THREE}")
+        yield Pair(("table9", "0.5", column), ("table1", "WMSS", title), f"both are WMSS, lambda fixed; {_THREE}",
+                   kind="differs")
     for column, title in (("AIME25", "AIME 2025"), ("MATH500", "MATH 500")):
-        yield Pair(("table9", "0.5", column), ("table8", "Default", title), f"both are the default setting; {_THREE}")
+        yield Pair(("table9", "0.5", column), ("table8", "Default", title), f"both are the default setting; {_THREE}",
+                   kind="differs")
     for name, table1, table3 in (("math500", "MATH500", "WD-JT only MATH500"), ("gsm8k", "GSM8K", "WD-JT only GSM8K")):
         table2 = {"math500": "MATH", "gsm8k": "GSM8K"}[name]
         with_, without = ("text", f"fig4_with_{name}", ""), ("text", f"fig4_without_{name}", "")
@@ -64,7 +68,7 @@ def checks(paper: Printed) -> Iterator[Check]:
         yield _compare(paper, pair)
     yield from _logit_tables(paper)
     for finding in _SENTENCES:
-        yield Check("contradiction", finding)
+        yield Check("wording", finding, computed=False)
 
 
 def _read(paper: Printed, spot: Spot, model: str) -> tuple[float | None, int]:
@@ -88,18 +92,18 @@ def _compare(paper: Printed, pair: Pair) -> Check:
                   model=pair.model)
     if first is None or second is None:
         if first is second:
-            return Check("contradiction")
+            return Check(pair.kind)
         dash, value = (pair.first, second) if first is None else (pair.second, first)
         said = (f"{_named(paper, dash)} is printed as '-' (no correct answer), {value:g} stands in "
                 f"{_named(paper, pair.second if first is None else pair.first)}; {pair.why}")
-        return Check("contradiction", where.found("contradiction", value, said))
+        return Check(pair.kind, where.found(pair.kind, value, said))
     coarse = min(decimals, others)
     difference = exact(first) - exact(second)
     if abs(difference) < unit(coarse) / 2:
-        return Check("contradiction")
+        return Check(pair.kind)
     said = (f"{_named(paper, pair.first)}: {fixed(exact(first), coarse)}; {_named(paper, pair.second)}: "
             f"{fixed(exact(second), coarse)}; differs by {shown(difference, coarse)}; {pair.why}")
-    return Check("contradiction", where.found("contradiction", first, said))
+    return Check(pair.kind, where.found(pair.kind, first, said))
 
 
 def _logit_tables(paper: Printed) -> Iterator[Check]:
@@ -117,7 +121,7 @@ def _logit_tables(paper: Printed) -> Iterator[Check]:
     opposite = std["table6"].plain * std["table7"].plain < 0
     said = (f"the change of the logits' standard deviation is printed as {std['table6'].text} % in Table 6 and as "
             f"{std['table7'].text} % in Table 7: opposite signs; {note}")
-    yield Check("contradiction", where.found("contradiction", float(std["table7"].plain), said) if opposite else None)
+    yield Check("differs", where.found("differs", float(std["table7"].plain), said) if opposite else None)
 
 
 def _vocabulary(paper: Printed) -> str:
@@ -129,15 +133,15 @@ def _vocabulary(paper: Printed) -> str:
 def _compare_logits(paper: Printed, seventh: str, column: str, sixth: str, other: str, note: str) -> Check:
     here, there = paper.cell("table7", QWEN3_4B, seventh, column), paper.cell("table6", QWEN3_4B, sixth, other)
     if here.plain == there.plain:
-        return Check("contradiction")
+        return Check("differs")
     where = Where(table="table7", row=seventh, column=column, place="App. B.4", model=QWEN3_4B)
     said = (f"Table 7, {seventh}, {column}: {here.text}; Table 6, {sixth}, {other}: {there.text}; differs by "
             f"{shown(here.plain - there.plain, 2)}; {note}")
-    return Check("contradiction", where.found("contradiction", float(here.plain), said))
+    return Check("differs", where.found("differs", float(here.plain), said))
 
 
 def _sentence(row: str, place: str, words: str) -> Finding:
-    return Finding(kind="contradiction", table="text", row=row, column="", value=None, arithmetic=words, place=place)
+    return Finding(kind="wording", table="text", row=row, column="", value=None, arithmetic=words, place=place)
 
 
 _SENTENCES: tuple[Finding, ...] = (

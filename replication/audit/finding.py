@@ -15,9 +15,13 @@ KINDS: dict[str, str] = {
     "difference": "a printed difference, ratio or relative change outside what its printed parts allow",
     "count": "a count or share that does not follow from the printed counts",
     "text": "a figure of the text that differs from the table it refers to",
-    "contradiction": "one quantity or setting that two places state differently; what may explain it is named",
+    "contradiction": "one quantity that two places print differently; what may explain it is named",
+    "differs": "one quantity of two runs that are not the same (means of three trainings, other checkpoints): it may "
+               "well differ, and does",
+    "wording": "two passages that describe one thing differently; they were read, and nothing was computed",
     "claim": "a sentence that the printed figures do not bear out as worded",
-    "recomputed": "a figure that plain recomputation does not give, though the rounding of its parts would allow it",
+    "recomputed": "a figure that plain recomputation does not give, though the rounding of its parts, or cutting off "
+                  "further digits, does",
 }
 
 
@@ -50,6 +54,8 @@ class Check:
 
     kind: str
     finding: Finding | None = None
+    computed: bool = True
+    """False for what was only read: it has no way to come out, and counts as no check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +80,7 @@ def rounds_to(value: Fraction, printed: Fraction, digits: int) -> bool:
 
 
 def recompute(kind: str, where: Where, printed: Fraction, digits: int, quantity: Quantity) -> Check:
-    """Check a printed figure against its parts: it comes out, rounding explains it ("recomputed"), or it does not."""
+    """Check a printed figure against its parts: it comes out, rounding or cut digits give it ("recomputed"), or not."""
     if rounds_to(quantity.plain, printed, digits):
         return Check(kind)
     half = unit(digits) / 2
@@ -87,9 +93,10 @@ def recompute(kind: str, where: Where, printed: Fraction, digits: int, quantity:
             f"{shown(printed - quantity.plain, 4)}; with each part within half a unit of its last digit the result "
             f"lies in {quantity.interval}, which {'includes' if possible else 'excludes'} a value printed as "
             f"{fixed(printed, digits)}")
-    if printed < quantity.plain < printed + unit(digits):
+    cut = printed < quantity.plain < printed + unit(digits)
+    if cut:
         said += f"; cutting off further digits gives {fixed(printed, digits)}"
-    return Check(kind, where.found("recomputed" if possible else kind, float(printed), said))
+    return Check(kind, where.found("recomputed" if possible or cut else kind, float(printed), said))
 
 
 def differing(checks: Iterable[Check]) -> Iterator[Finding]:

@@ -16,8 +16,8 @@ from fractions import Fraction
 
 from evaluation.benchmarks import BENCHMARKS
 from replication.audit.finding import Check, Where
-from replication.audit.quantities import HUNDRED, Printed, digits, exact, fixed, shown, unit
-from replication.paper_tables import QWEN3_4B
+from replication.audit.quantities import HUNDRED, Printed, exact, fixed, shown, unit
+from replication.paper_tables import QWEN3_4B, decimals
 
 PROBLEMS = {entry.title: entry.expected_count for entry in BENCHMARKS.values()}
 """Column title -> problems."""
@@ -101,7 +101,7 @@ def checks(paper: Printed) -> Iterator[Check]:
                     if value is not None and n is not None:
                         where = Where(table=table, row=row, column=column, place=table.replace("table", "Table "),
                                       model=model)
-                        yield _check(where, exact(value), digits(table, column), n)
+                        yield _check(where, exact(value), decimals(table, column), n)
     for name, title in _TEXT:
         claim = paper.claims[name]
         where = Where(table="text", row=claim.statement, column=title, place=claim.place, model=QWEN3_4B)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from replication.paper_tables import TABLES
+from replication.paper_tables import TABLES, decimals
 from replication.paper_types import PaperTable, TextClaim
 from replication.paper_values import HYPERPARAMETERS, TEXT_CLAIMS
 
@@ -128,7 +128,7 @@ class Printed:
         """Return the quantity behind a cell that holds a figure."""
         value = self.value(table, model, row, column)
         assert value is not None, f"{table}, {model}, {row}, {column} holds no figure"
-        return constant(int(value)) if table == "table12" else figure(value, digits(table, column))
+        return constant(int(value)) if table == "table12" else figure(value, decimals(table, column))
 
     def claim(self, name: str, decimals: int) -> Quantity:
         """Return the quantity behind a figure of the text, printed with so many decimals."""
@@ -143,14 +143,3 @@ def setting(name: str) -> Quantity:
     value = HYPERPARAMETERS[name].value
     assert isinstance(value, int), f"{name} is no count"
     return constant(value)
-
-
-# Decimals of the tables' figures; every other column has one.
-_TWO = {"table6": ("SFT", "WMSS"), "table7": ("Weak init", "Strong Pre", "Strong Post", "Delta")}
-
-
-def digits(table: str, column: str) -> int:
-    """Return the decimals a column's figures are printed with."""
-    if table == "table12" or column in ("k", "ck_rel", "hours", "minutes", "total_minutes"):
-        return 0
-    return 2 if table == "table10" or column in _TWO.get(table, ()) else 1

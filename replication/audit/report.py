@@ -20,14 +20,15 @@ HEADING = ("Audit of the paper's printed figures (arXiv:2602.08222v2). Nothing h
            "arithmetic on what the paper prints.")
 RULES = (
     "A printed figure stands for anything within half a unit of its last digit. An average, difference or ratio is "
-    "reported under its own kind only if no such values give it; if plain recomputation of the printed parts gives "
-    "another figure that rounding would allow, it is listed as 'recomputed'.",
+    "reported under its own kind only if neither such values nor cutting off further digits give it; if plain "
+    "recomputation of the printed parts gives another figure, but one of the two gives this, it is 'recomputed'.",
     "GRIM: a percentage of n answers is impossible only if neither rounding (a tie either way) nor cutting off further "
     "digits of any k/n, k = 0..n, gives it. n is the benchmark's number of problems in this suite: "
     + ", ".join(f"{name} {count}" for name, count in grim.PROBLEMS.items())
     + "; times 3 in Table 9 (three trainings), times 64 for pass@1 of Table 10 (mean over 64 samples).",
     "Two places that state one quantity are compared at the coarser of their decimals. A difference does not say which "
-    "is right, nor why.",
+    "is right, nor why. Where the two are not the same runs (Table 9 averages three trainings; Tables 6 and 7 are of "
+    "other checkpoints) it is listed as 'differs'. Passages under 'wording' were read by us, and count as no check.",
 )
 _COLUMNS = ("kind", "place", "table", "model", "row", "column", "value", "n", "arithmetic")
 
@@ -55,11 +56,11 @@ def _table_number(table: str) -> int:
 def content(paper: Printed = PAPER) -> dict[str, Any]:
     """Return what audit.json holds: findings, and per kind how many checks were made and how many differ.
 
-    A check counts under the kind it tests, also where its finding is of kind `recomputed`.
+    A check counts under the kind it tests, also where its finding is of kind `recomputed`; what was only read is none.
     """
     checks = list(all_checks(paper))
     found = _ordered(differing(checks))
-    checked = Counter(check.kind for check in checks)
+    checked = Counter(check.kind for check in checks if check.computed)
     return {
         "schema": 1, "table": "audit", "place": "Audit", "title": "Printed figures that do not come out",
         "heading": HEADING, "model": None, "scale": None, "cells": [], "comparisons": [],
@@ -124,8 +125,9 @@ def counted(made: dict[str, Any]) -> list[str]:
     """Return a line per kind: how many were checked, how many differ."""
     lines = [f"{kind}: {count} checked, {made['differing'].get(kind, 0)} differ" for kind, count in
              made["checked"].items()]
-    return [*lines, f"recomputed: {made['differing'].get('recomputed', 0)} figures among these come out only within "
-            "the rounding of their parts"]
+    return [*lines, f"wording: {made['differing'].get('wording', 0)} pairs of passages, read and not computed",
+            f"recomputed: {made['differing'].get('recomputed', 0)} figures among the checked come out only within the "
+            "rounding of their parts, or by cutting off digits"]
 
 
 def as_text(made: dict[str, Any]) -> str:

@@ -186,7 +186,7 @@ RECIPES: tuple[Recipe, ...] = (
            / setting("data.logic_candidates"), kind="count", model=None),
 )  # fmt: skip
 
-_FIGURES = "read off a figure, for which no table is printed; used under 'contradiction' and tested under 'grim'"
+_FIGURES = "read off a figure, for which no table is printed; used under 'contradiction', and tested under 'grim'"
 UNCHECKED: dict[str, str] = {
     **{f"fig4_{which}_{benchmark}": _FIGURES for which in ("start", "without", "with") for benchmark in
        ("math500", "gsm8k")},

@@ -30,8 +30,9 @@ _FILE: _Shape = {
 _PARTS: dict[str, _Shape] = {
     "cells": {"row": (_TEXT, True), "column": (_TEXT, True), "status": (_TEXT, True), "group": (_TEXT, False),
               "value": (_NUMBER, False), "unit": (_TEXT, False), "n": (_NUMBER, False), "ci95": (_LIST, False),
-              "paper": (_NUMBER, False), "paper_context": (_NUMBER, False), "reason": (_TEXT, False),
-              "step": (_TEXT, False), "digits": (_NUMBER, False), "judgement": (_OBJECT, False)},
+              "paper": (_NUMBER, False), "paper_context": (_NUMBER, False), "paper_text": (_TEXT, False),
+              "reason": (_TEXT, False), "step": (_TEXT, False), "digits": (_NUMBER, False),
+              "judgement": (_OBJECT, False)},
     "comparisons": {"row": (_TEXT, True), "against": (_TEXT, True), "column": (_TEXT, True),
                     "difference": (_NUMBER, True), "ci95": (_LIST, False), "p": (_NUMBER, False),
                     "p_holm": (_NUMBER, False), "test": (_TEXT, False)},

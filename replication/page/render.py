@@ -10,7 +10,7 @@ from typing import Any
 from replication import figures
 from replication.figures import Drawing
 from replication.models import MODELS, Model
-from replication.page import provenance, summary
+from replication.page import counts, provenance, summary
 from replication.page.numbers import count_text
 from replication.page.sections import SECTIONS, absent, published_models
 from replication.page.tables import TableView, table_view
@@ -68,8 +68,16 @@ def _printable(value: Any) -> Any:
 
 
 def _plots(contents: Mapping[str, Content]) -> list[tuple[str, str, figures.Plot]]:
-    found = [(table, plot) for table, content in contents.items() for plot in content.get("plots") or []]
+    found = [(table, plot | {"about": _about(content)}) for table, content in contents.items()
+             for plot in content.get("plots") or []]
     return [(name, table, plot) for name, (table, plot) in zip(figures.file_names(found), found, strict=True)]
+
+
+def _about(content: Content) -> str:
+    """Say in a figure, which may be shown alone, at what scale and with what model it was measured."""
+    owner = MODELS.get(str(content.get("model")))
+    named = [f"{content['scale']} scale"] if content.get("scale") else []
+    return ", ".join([*named, owner.title] if owner else named)
 
 
 def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Mapping[str, Drawing],
@@ -85,10 +93,11 @@ def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Ma
     footnotes = content.get("footnotes") or []
     about = section.of_the_paper
     return {
-        "state": _state(view, content), "name": name, "scale": content.get("scale") or "",
+        "state": _state(view, content), "sizes": counts.legend(content),
+        "name": name, "scale": content.get("scale") or "",
         "place": content.get("place") or section.place, "title": content.get("title") or section.title,
         "absent": None, "view": view, "owner": None if owner.name == model.name else owner,
-        "context": str(content.get("paper_source") or owner.context).removesuffix(", for orientation"),
+        "context": _printed_for(content, owner),
         "plots": [_plot(file, plot, drawn) for file, table, plot in _plots(contents) if table == name],
         "notes": [note for note in provenance.own_notes(content) if note not in common] + footnotes * about,
         "footnotes": footnotes * (not about), "orders": content.get("ordering") or [],
@@ -96,6 +105,11 @@ def _section(name: str, contents: Mapping[str, Content], model: Model, drawn: Ma
         "checked": content.get("checked") or {},
         "note": _other_model(name, owner, model),
     }
+
+
+def _printed_for(content: Content, owner: Model) -> str:
+    source: str = content.get("paper_source") or owner.context
+    return source.removesuffix(", for orientation")
 
 
 def _state(view: TableView, content: Content) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from replication.models import Model
+from replication.page import counts
 from replication.page.numbers import count_text, p_text, value_text
 from replication.page.reading import VERDICTS
 from replication.page.sections import SECTIONS
@@ -16,7 +17,7 @@ from replication.scales import SCALES
 Content = dict[str, Any]
 
 ANCHOR, OURS = METHODS[0], METHODS[-1]
-_ROUNDING = "recomputed"  # a kind of finding that is no disagreement
+_ROUNDING, _UNLIKE, _READ = "recomputed", "differs", "wording"  # kinds of findings that are no disagreement of figures
 _HEADLINE_TABLES = ("table1", "table4", "table5")
 
 
@@ -52,12 +53,8 @@ def run_text(contents: Mapping[str, Content], model: Model) -> str:
     shown = [*_ranges("Table", contents), *_ranges("Figure", contents),
              *(SECTIONS[name].place.lower() for name, content in contents.items()
                if content.get("cells") and not name.startswith(("table", "figure")))]
-    sizes = sorted({cell["n"] for content in contents.values() for cell in content.get("cells") or []
-                    if cell.get("correct") is not None and cell.get("step") and cell.get("n")})
-    questions = ""
-    if sizes:
-        span = f"{sizes[0]:,}" if sizes[0] == sizes[-1] else f"{sizes[0]:,} to {sizes[-1]:,}"
-        questions = f" Each graded cell rests on {span} questions."
+    span = counts.graded_span(contents)
+    questions = "" if span is None else f" Each graded cell rests on {counts.span_text(span)} questions."
     listed = _listed(shown) if shown else "nothing yet"
     return f"{model.title} was measured for {listed}.{questions}"
 
@@ -143,7 +140,8 @@ def _audit(contents: Mapping[str, Content]) -> list[str]:
         return []
     kinds = Counter(found["kind"] for found in content.get("findings") or [])
     checked = {kind: n for kind, n in (content.get("checked") or {}).items() if isinstance(n, int)}
-    rounding = kinds.pop(_ROUNDING, 0)
+    rounding, unlike, read = (kinds.pop(kind, 0) for kind in (_ROUNDING, _UNLIKE, _READ))
+    compared = checked.pop(_UNLIKE, 0)
     text = f"{sum(kinds.values()):,} do not come out" if checked else count_text(sum(kinds.values()), "finding")
     if checked:
         text = f"{count_text(sum(checked.values()), 'check')} of printed numbers and statements, of which {text}"
@@ -152,7 +150,13 @@ def _audit(contents: Mapping[str, Content]) -> list[str]:
     lines = [text + (f" ({', '.join(parts)})." if parts else ".")]
     if rounding:
         lines.append(f"A further {rounding:,} {'comes' if rounding == 1 else 'come'} out only within the rounding of "
-                     f"{'its' if rounding == 1 else 'their'} parts.")
+                     f"{'its' if rounding == 1 else 'their'} parts, or with further digits cut off.")
+    if compared:
+        lines.append(f"{unlike:,} of {count_text(compared, 'comparison')} of runs that are not the same differ, "
+                     "as such runs may.")
+    if read:
+        lines.append(f"{count_text(read, 'pair')} of passages {'describes' if read == 1 else 'describe'} one thing "
+                     "differently.")
     return [" ".join(lines)]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from replication.page.numbers import digits_of, interval_text, p_text, value_text
+from replication.page.numbers import MINUS, digits_of, interval_text, p_text, value_text
 
 Content = dict[str, Any]
 STATUSES = ("measured", "missing", "failed")
@@ -132,7 +132,7 @@ def _cell(cell: Content, shared_unit: str, marks: dict[tuple[str, str], str]) ->
     unit, digits = cell.get("unit") or "", digits_of(cell)
     context, published = cell.get("paper_context"), cell.get("paper")
     number = published if published is not None else context
-    paper = "" if number is None else value_text(number, unit, digits)
+    paper = "" if number is None else _as_printed(cell, number)
     if cell["status"] != "measured":
         text = "failed" if cell["status"] == "failed" else "–"
         return CellView(text=text, status=cell["status"], paper=paper, judged=published is not None,
@@ -146,6 +146,12 @@ def _cell(cell: Content, shared_unit: str, marks: dict[tuple[str, str], str]) ->
                     title="; ".join(part for part in (counted, step) if part))
 
 
+def _as_printed(cell: Content, number: float) -> str:
+    """Return the paper's number with the digits it is printed with, or with the cell's own where these are not said."""
+    said = cell.get("paper_text")
+    return said.replace("-", MINUS) if said else value_text(number, cell.get("unit") or "", digits_of(cell))
+
+
 def _judgement(cell: Content) -> dict[str, str]:
     found, unit, digits = cell["judgement"], cell.get("unit") or "", digits_of(cell)
 
@@ -154,7 +160,7 @@ def _judgement(cell: Content) -> dict[str, str]:
         return value_text(value, unit, digits, sign=sign) if isinstance(value, int | float) else ""
 
     measured = value_text(cell["value"], unit, digits) if cell.get("value") is not None else ""
-    paper = value_text(cell["paper"], unit, digits) if cell.get("paper") is not None else ""
+    paper = _as_printed(cell, cell["paper"]) if cell.get("paper") is not None else ""
     return {"row": cell["row"], "column": cell["column"], "measured": measured, "paper": paper,
             "verdict": found["verdict"], "difference": number("difference", sign=True),
             "detectable": number("detectable"), "text": str(found.get("text") or "")}
