@@ -10,12 +10,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tyro
-
 from foundation.errors import InputError, PrerequisiteError
 from foundation.exits import exit_with_message
 from replication.catalogue import tables
-from replication.cli import Options, models
+from replication.cli import Options, models, parse_options
 from replication.display import clock
 from replication.models import model_named
 from replication.results import Content, contents, write
@@ -106,8 +104,9 @@ def _say(written: list[tuple[Content, Path]]) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    exit_with_message(lambda: all_tables(tyro.cli(Options, prog="python -m replication.all_tables",
-                                                  description="Every table and figure, and the page.")),
+    exit_with_message(lambda: all_tables(parse_options("python -m replication.all_tables",
+                                                       "Every table and figure, and the page.",
+                                                       ("methods", "benchmarks"))),
                       interrupted="interrupted; finished steps are kept, the same command goes on from there")
 
 
