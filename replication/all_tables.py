@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from foundation.errors import InputError, PrerequisiteError
+from foundation.errors import InputError, PrerequisiteError, SuiteError
 from foundation.exits import exit_with_message
 from replication.catalogue import tables
 from replication.cli import Options, models, parse_options
@@ -50,12 +52,14 @@ def all_tables(options: Options) -> int:
     for run in runs:
         try_out_own(run, store)
     report = execute_plan(runs, store, options)
-    for asked in dict.fromkeys(one.asked for one in prepared):
-        written = [_write(one, report, store, options.results) for one in prepared if one.asked == asked]
-        _say(written)
-        print(f"  {'Page':<51} {_page(options, asked)}")
+    asked = tuple(dict.fromkeys(one.asked for one in prepared))
+    for name in asked:
+        _say([_write(one, report, store, options.results) for one in prepared if one.asked == name])
+    wrong = _pages(options, asked)
     print(f"{len(report.ran)} steps run, {report.done_before} done before, {clock(report.seconds)}")
-    return report.exit_code
+    for name, error in wrong.items():
+        print(f"error: no page of {name}: {error}", file=sys.stderr)
+    return report.exit_code or max((error.exit_code for error in wrong.values()), default=0)
 
 
 def plan_all(options: Options) -> tuple[list[Prepared], list[Left]]:
@@ -82,12 +86,20 @@ def _write(one: Prepared, report: RunReport, store: Store, folder: Path) -> tupl
     return content, write(content, folder)[0]
 
 
-def _page(options: Options, asked: str) -> Path:
-    """Write the audit of the paper, the static figures and the page."""
+def _pages(options: Options, asked: Sequence[str]) -> dict[str, SuiteError]:
+    """Write the audit of the paper, and figures and page of each model; return what hindered which model's page."""
     from replication import audit, page
 
     audit.write(options.results)
-    return page.write(options.results, model_named(asked), options.store / ".drawings").page
+    wrong: dict[str, SuiteError] = {}
+    for name in asked:
+        try:
+            written = page.write(options.results, model_named(name), options.store / ".drawings")
+        except InputError as error:  # an old or foreign file in one model's folder hinders that page alone
+            wrong[name] = error
+        else:
+            print(f"  {'Page':<51} {written.page}")
+    return wrong
 
 
 def _say(written: list[tuple[Content, Path]]) -> None:
