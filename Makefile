@@ -125,5 +125,8 @@ bench-grading: $(READY) ## Math answers per second, fast paths leave verdicts al
 bench-corpora: $(READY) ## The math filter on 100,000 generated records: counts, time, memory (some minutes)
 	@$(PY) -m bench.corpora $(ARGS)
 
-clean: ## Remove the store (runs/); result files stay
-	rm -rf runs
+clean: ## Remove the store (WMSS_STORE, or runs/); result files stay
+	@store="$${WMSS_STORE:-runs}"; \
+	if [ -d "$$store/.building" ] && [ -d "$$store/.locks" ]; then rm -rf -- "$$store" && echo "removed $$store"; \
+	elif [ -e "$$store" ]; then echo "error: $$store is not a store of the suite; it was left alone" >&2; exit 2; \
+	else echo "there is no store $$store"; fi

@@ -6,16 +6,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tyro
-
-from foundation.errors import InputError, PrerequisiteError
+from foundation.errors import InputError, PrerequisiteError, SuiteError
 from foundation.exits import exit_with_message
 from replication.catalogue import tables
-from replication.cli import Options, models
+from replication.cli import Options, models, parse_options
 from replication.display import clock
 from replication.models import model_named
 from replication.results import Content, contents, write
@@ -52,12 +52,14 @@ def all_tables(options: Options) -> int:
     for run in runs:
         try_out_own(run, store)
     report = execute_plan(runs, store, options)
-    for asked in dict.fromkeys(one.asked for one in prepared):
-        written = [_write(one, report, store, options.results) for one in prepared if one.asked == asked]
-        _say(written)
-        print(f"  {'Page':<51} {_page(options, asked)}")
+    asked = tuple(dict.fromkeys(one.asked for one in prepared))
+    for name in asked:
+        _say([_write(one, report, store, options.results) for one in prepared if one.asked == name])
+    wrong = _pages(options, asked)
     print(f"{len(report.ran)} steps run, {report.done_before} done before, {clock(report.seconds)}")
-    return report.exit_code
+    for name, error in wrong.items():
+        print(f"error: no page of {name}: {error}", file=sys.stderr)
+    return report.exit_code or max((error.exit_code for error in wrong.values()), default=0)
 
 
 def plan_all(options: Options) -> tuple[list[Prepared], list[Left]]:
@@ -84,12 +86,20 @@ def _write(one: Prepared, report: RunReport, store: Store, folder: Path) -> tupl
     return content, write(content, folder)[0]
 
 
-def _page(options: Options, asked: str) -> Path:
-    """Write the audit of the paper, the static figures and the page."""
+def _pages(options: Options, asked: Sequence[str]) -> dict[str, SuiteError]:
+    """Write the audit of the paper, and figures and page of each model; return what hindered which model's page."""
     from replication import audit, page
 
     audit.write(options.results)
-    return page.write(options.results, model_named(asked), options.store / ".drawings").page
+    wrong: dict[str, SuiteError] = {}
+    for name in asked:
+        try:
+            written = page.write(options.results, model_named(name), options.store / ".drawings")
+        except InputError as error:  # an old or foreign file in one model's folder hinders that page alone
+            wrong[name] = error
+        else:
+            print(f"  {'Page':<51} {written.page}")
+    return wrong
 
 
 def _say(written: list[tuple[Content, Path]]) -> None:
@@ -106,8 +116,9 @@ def _say(written: list[tuple[Content, Path]]) -> None:
 
 def main() -> None:
     """Run from the command line."""
-    exit_with_message(lambda: all_tables(tyro.cli(Options, prog="python -m replication.all_tables",
-                                                  description="Every table and figure, and the page.")),
+    exit_with_message(lambda: all_tables(parse_options("python -m replication.all_tables",
+                                                       "Every table and figure, and the page.",
+                                                       ("methods", "benchmarks"))),
                       interrupted="interrupted; finished steps are kept, the same command goes on from there")
 
 

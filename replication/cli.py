@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
 
@@ -17,6 +19,21 @@ def _environment(name: str, default: str) -> Path:
     return Path(os.environ.get(name) or default)
 
 
+def data_root() -> Path | None:
+    """Return the folder of real data files that the environment names, if it names one."""
+    return Path(named) if (named := os.environ.get("WMSS_DATA_ROOT")) else None
+
+
+def arg(metavar: str, default: str) -> Any:
+    """Describe an option of which None stands for a default that has words of its own."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+def named_or_none(default: str) -> str:
+    """Word the default of an option that the environment may set."""
+    return f"(default: {'none' if default == 'None' else default})"
+
+
 STORE = _environment("WMSS_STORE", "runs")
 
 
@@ -25,39 +42,38 @@ class Options:
     """What every table understands. Only --model decides what is measured; the rest narrows or places it."""
 
     model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME")] = ()
-    """tiny (default) | tiny-gemma | smollm2-135m | qwen3-4b | qwen3-8b | qwen2.5-3b | gemma-3-4b (repeatable)"""
-    methods: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Rows, comma-separated (default: all rows of the table): sft,undial-original,wmss[wdjt.mix_weight=0.42]"""
+    """tiny (default) | tiny-gemma | smollm2-135m | qwen3-4b | qwen3-8b | qwen2.5-3b | gemma-3-4b"""
+    methods: Annotated[str | None, arg("NAME,...", "all rows of the table")] = None
+    """Rows, comma-separated: sft,undial-original,wmss[wdjt.mix_weight=0.42]"""
     method: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE.py:CLASS")] = ()
-    """A method of your own as one more row (repeatable), or the name of one that an installed package offers;
-    docs/new-method.md shows how to write one."""
-    benchmarks: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Columns, comma-separated (default: all of the table): gsm8k,svamp,..."""
-    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = field(
-        default_factory=lambda: Path(os.environ["WMSS_DATA_ROOT"]) if os.environ.get("WMSS_DATA_ROOT") else None
-    )
+    """A method of your own as one more row, or the name of one that an installed package offers; docs/new-method.md
+    shows how to write one."""
+    benchmarks: Annotated[str | None, arg("NAME,...", "all of the table")] = None
+    """Columns, comma-separated: gsm8k,svamp,..."""
+    data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=named_or_none)] = field(
+        default_factory=data_root)
     """Folder of real data files (WMSS_DATA_ROOT); layout in docs/data.md."""
     store: Path = STORE
     """Where the results of steps live (WMSS_STORE)."""
     results: Path = Path("results")
     """Where result files are written, under <model>/."""
-    limit_train: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    limit_train: Annotated[int | None, arg("N", "no limit")] = None
     """Train on a seeded sample of at most this many examples."""
-    limit_eval: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    limit_eval: Annotated[int | None, arg("N", "no limit")] = None
     """Evaluate on a seeded sample of at most this many problems of each benchmark."""
     seed: int = 0
     """Seed of training order, sampling and generated problems."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Change a setting: --set wdjt.mix_weight=0.42 (repeatable; a wrong name lists the right ones)."""
-    jobs: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Worker processes (default: as many as fit the cores). Does not change results."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="SETTING=VALUE")] = ()
+    """Change a setting: --set wdjt.mix_weight=0.42. A wrong name lists the right ones."""
+    jobs: Annotated[int | None, arg("N", "as many as fit the cores")] = None
+    """Worker processes. Does not change results."""
     executor: Literal["local", "ray"] = "local"
     """What runs the steps: processes here, or a Ray cluster whose nodes share the store (docs/cluster.md)."""
-    address: Annotated[str | None, tyro.conf.arg(metavar="auto|HOST:PORT")] = None
-    """Of the Ray cluster that this machine is a node of (default: auto)."""
-    train_processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Processes that share each training, one a GPU (default: all of a node, up to eight) or, on a CPU, one a core
-    (default: 1). Does not change results beyond float rounding."""
+    address: Annotated[str | None, arg("auto|HOST:PORT", "auto")] = None
+    """Of the Ray cluster that this machine is a node of."""
+    train_processes: Annotated[int | None, arg("N", "all GPUs of a node, up to eight; on a CPU 1")] = None
+    """Processes that share each training, one a GPU or, on a CPU, one a core. Does not change results beyond float
+    rounding."""
     plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the steps: which are done, which are shared, and at paper scale what they would take; run nothing."""
     backend: Literal["auto", "hf", "vllm"] = "auto"
@@ -79,8 +95,23 @@ def main(table: Table) -> NoReturn:
 
 def parse(table: Table) -> Options:
     """Read the command line of a table."""
-    prog = f"python -m replication.{table.name}"
-    return tyro.cli(Options, prog=prog, description=f"{table.place}. {table.title}.")
+    refused = [name for name, there in (("methods", table.rows), ("method", table.rows), ("benchmarks", table.columns))
+               if not there]
+    return parse_options(f"python -m replication.{table.name}", f"{table.place}. {table.title}.", refused)
+
+
+def parse_options(prog: str, description: str, refused: Sequence[str] = ()) -> Options:
+    """Read a command line. Options that the command refuses are not in its help; given, they are refused with words."""
+    kind = _without(refused) if refused and {"-h", "--help"} & set(sys.argv[1:]) else Options
+    return tyro.cli(kind, prog=prog, description=description)
+
+
+def _without(names: Sequence[str]) -> type[Options]:
+    """Return the options without some."""
+    hidden = [(f.name, Annotated[Any, tyro.conf.Suppress], field(default=f.default))
+              for f in fields(Options) if f.name in names]
+    kind: type[Options] = make_dataclass("Options", hidden, bases=(Options,), frozen=True, kw_only=True)
+    return kind
 
 
 def run_table(table: Table, options: Options) -> int:

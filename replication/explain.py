@@ -16,6 +16,8 @@ from foundation.exits import exit_with_message
 from foundation.files import canonical_json
 from replication.cli import STORE
 from replication.display import clock
+from replication.formats import interval_text, value_text
+from replication.store import require_schema
 
 
 def explain(
@@ -27,10 +29,10 @@ def explain(
 ) -> int:
     """Print the whole lineage of one cell of a result file."""
     cell = find_cell(read_result(result), row, column)
-    print(f"{cell['row']}, {cell['column']}: {_summary(cell)}")
+    print(f"{cell['row']}, {cell['column']}: {summary(cell)}")
     if cell["step"] is None:
-        print("This cell was computed from the other cells of its row." if cell["status"] == "measured"
-              else f"{cell['status']}: {cell['reason']}")
+        if cell["status"] == "measured":
+            print("This cell was computed from other cells or from several steps together.")
         return 0
     for depth, manifest, roles in lineage(store, cell["step"]):
         print(f"\n{'  ' * min(depth, 1)}{manifest['id']}  {manifest['label']}" + (f"  (as {roles})" if roles else ""))
@@ -71,18 +73,22 @@ def find_cell(content: dict[str, Any], row: str, column: str) -> dict[str, Any]:
                 if cell["row"].lower() == row.lower() and cell["column"].lower() == column.lower())
 
 
-def _summary(cell: dict[str, Any]) -> str:
+def summary(cell: dict[str, Any]) -> str:
+    """Return a cell's number in words: right answers where these were counted, value with unit, 95 % interval."""
     if cell["status"] != "measured":
-        return cell["status"]
-    return (f"{cell['correct']} of {cell['n']} correct, {cell['value']:.1f} % [{cell['ci95'][0]:.1f}, "
-            f"{cell['ci95'][1]:.1f}]")
+        return f"{cell['status']}: {cell['reason']}"
+    parts = [f"{cell['correct']} of {cell['n']} correct"] if cell.get("correct") is not None and cell.get("n") else []
+    cell = {"digits": 1} | cell
+    unit = " %" if cell["unit"] == "%" else ""  # formats.value_text leaves that one to the table's heading
+    parts.append(" ".join(part for part in (value_text(cell) + unit, interval_text(cell)) if part))
+    return ", ".join(parts)
 
 
 def lineage(store: Path, step_id: str) -> list[tuple[int, dict[str, Any], str]]:
     """Return (depth, manifest, role) of the step and of everything it comes from, nearest first, each once.
 
     Raises:
-        ArtifactError: the store does not hold the step.
+        ArtifactError: the store does not hold the step, or is of another version.
     """
     found: dict[str, tuple[int, dict[str, Any], str]] = {}
     queue = [(0, step_id, "")]
@@ -95,6 +101,7 @@ def lineage(store: Path, step_id: str) -> list[tuple[int, dict[str, Any], str]]:
             raise ArtifactError(f"step {current} is not in the store {store}; name the store that made this result "
                                 "with --store, or make it again")
         manifest = json.loads(path.read_text(encoding="utf-8"))
+        require_schema(manifest, store)
         found[current] = (depth, manifest, role)
         queue += [(depth + 1, parent, name) for name, parent in manifest["parents"].items()]
     return list(found.values())
@@ -103,14 +110,16 @@ def lineage(store: Path, step_id: str) -> list[tuple[int, dict[str, Any], str]]:
 def _details(manifest: dict[str, Any]) -> list[str]:
     origin = manifest["provenance"]
     lines = [f"{name}: {canonical_json(value)}" for name, value in manifest["settings"].items()]
-    lines += [f"measured {name}: {canonical_json(value)}" for name, value in manifest["notes"].items()]
+    lines += [f"measured {name}: {canonical_json(value)}" for name, value in (manifest["notes"] or {}).items()]
     lines += [f"file {name}: {entry['bytes']} bytes, sha256 {entry['sha256'][:16]}..."
               for name, entry in manifest["files"].items()]
     parents = ", ".join(f"{role} = {parent}" for role, parent in manifest["parents"].items())
     lines.append(f"from: {parents or 'nothing'}")
     libraries = ", ".join(f"{name} {version}" for name, version in manifest["libraries"].items())
-    lines.append(f"took {clock(manifest['seconds'])}; version {manifest['version']}; {libraries or 'no libraries'}; "
-                 f"commit {origin['commit']}{' (changed files)' if origin['dirty'] else ''}")
+    tries = len(manifest.get("attempts", [1]))
+    took = clock(manifest["seconds"]) + (f" in {tries} attempts" if tries > 1 else "")
+    lines.append(f"took {took}; version {manifest['version']}; {libraries or 'no libraries'}; commit "
+                 f" {origin['commit']}{' (changed files)' if origin['dirty'] else ''}")
     return lines
 
 

@@ -19,6 +19,7 @@ from replication.planning import TRAININGS
 from replication.provenance import commit, hardware, packages
 from replication.run import RunReport
 from replication.sample_steps import GradeSamples
+from replication.set_aside import set_aside
 from replication.source_steps import hub_revisions
 from replication.steps import closure
 from replication.store import Store
@@ -29,7 +30,10 @@ Content = dict[str, Any]
 
 
 def write(content: Content, folder: Path) -> list[Path]:
-    """Write results/<model asked for>/<table>.{json,csv,md,tex}, each atomically; return their paths."""
+    """Write results/<model asked for>/<table>.{json,csv,md,tex}, each atomically; return their paths.
+
+    What lies there of other settings, or with measured cells that this one lacks, is kept beside, and that is said.
+    """
     base = folder / content["asked"] / content["table"]
     texts = {
         ".json": json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -37,6 +41,8 @@ def write(content: Content, folder: Path) -> list[Path]:
         ".md": formats.as_markdown(content),
         ".tex": formats.as_latex(content),
     }
+    if said := set_aside(base, texts, content):
+        print(said)
     for suffix, text in texts.items():
         write_atomic(base.with_suffix(suffix), text)
     return [base.with_suffix(suffix) for suffix in texts]

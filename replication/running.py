@@ -72,8 +72,8 @@ def run_prepared(prepared: Sequence[Prepared], options: Options) -> int:
     """Run the union of the plans once, then write and show each table; return the exit code.
 
     Raises:
-        PrerequisiteError: the machine cannot run a model; the plan was shown, with what is missing. Or programs are to
-            be graded and no isolation works here.
+        PrerequisiteError: the machine cannot run a model; the plan was shown, with what is missing. Or what
+            `execute_plan` refuses.
     """
     from replication.terminal import show
 
@@ -81,8 +81,6 @@ def run_prepared(prepared: Sequence[Prepared], options: Options) -> int:
     store = Store(options.store, repair=options.repair)
     if only_planned(runs, store, options):
         return 0
-    missing = missing_steps([step for run in runs for step in run.targets], store)
-    require_isolation(missing, unsafe=options.unsafe_code_execution)
     for run in runs:
         try_out_own(run, store)
     report = execute_plan(runs, store, options)
@@ -111,11 +109,13 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
     """Bring every target of every table into the store.
 
     Raises:
-        PrerequisiteError: a backend that is to generate cannot run here, or ZeRO without DeepSpeed; nothing was run.
+        PrerequisiteError: programs are to be graded and no isolation works here, a backend that is to generate cannot
+            run here, or ZeRO without DeepSpeed; nothing was run.
         InputError: trainings that the processes cannot share.
     """
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
     missing = missing_steps(targets, store)
+    require_isolation(missing, unsafe=options.unsafe_code_execution)  # its warning is heard here: workers are mute
     if options.executor == "local":  # the nodes of a cluster are asked themselves
         require_backends(missing)
     check_trainings(missing, _train_processes(options, runs))

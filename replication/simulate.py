@@ -37,8 +37,8 @@ class Options:
     """Numbers of GPUs, in nodes of eight."""
     models: Annotated[str, tyro.conf.arg(metavar="NAME,...")] = ",".join(SHAPES)
     """Backbones."""
-    tables: Annotated[str | None, tyro.conf.arg(metavar="NAME,...")] = None
-    """Tables (default: all there are)."""
+    tables: Annotated[str | None, tyro.conf.arg(metavar="NAME,...", help_behavior_hint="(default: all)")] = None
+    """Tables."""
     spread: float = 0.15
     """Standard deviation of the logarithm of each duration."""
     runs: int = 20

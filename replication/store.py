@@ -99,16 +99,13 @@ class Store:
     def _manifest(self, step: Step) -> dict[str, Any]:
         try:
             manifest = self.read_manifest(step.id)
+            if "schema" in manifest:
+                require_schema(manifest, self.root)
             if not {"schema", "key", "files"} <= set(manifest):
                 raise ValueError("it lacks schema, key or files")
         except (OSError, ValueError) as error:
             self._damaged(step, f"its manifest is unreadable ({error})")
             raise ArtifactError(f"{step.id}: manifest unreadable") from error
-        if manifest["schema"] != SCHEMA:
-            raise ArtifactError(
-                f"the store {self.root} was written by another version of the suite (schema {manifest['schema']}, "
-                f"this one writes {SCHEMA}); name another folder with --store"
-            )
         if manifest["key"] != step.key:
             raise ArtifactError(f"two different steps share the short name {step.id}; remove {self.folder(step)}")
         return manifest
@@ -280,9 +277,28 @@ class Store:
         return int(sum(entry["bytes"] for entry in freed.values()))
 
     def manifests(self) -> Iterator[dict[str, Any]]:
-        """Yield the manifests of all finished steps (for the estimate and the status)."""
+        """Yield the manifests of all finished steps (for the estimate and the status); unreadable ones are damage.
+
+        Raises:
+            ArtifactError: one is of another version of the suite.
+        """
         for path in sorted(self.root.glob(f"*/{MANIFEST}")):
             try:
-                yield json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, json.JSONDecodeError):
+                manifest = self.read_manifest(path.parent.name)
+            except (OSError, ValueError):
                 continue
+            if "schema" in manifest:
+                require_schema(manifest, self.root)
+                if set(manifest) >= {"id", "key", "label", "seconds", "files"}:
+                    yield manifest
+
+
+def require_schema(manifest: dict[str, Any], store: Path) -> None:
+    """Refuse a manifest of another version of the suite.
+
+    Raises:
+        ArtifactError: its schema is not the one that this version writes.
+    """
+    if manifest["schema"] != SCHEMA:
+        raise ArtifactError(f"the store {store} was written by another version of the suite (schema "
+                            f"{manifest['schema']}, this one writes {SCHEMA}); name another folder with --store")

@@ -86,7 +86,8 @@ TABLE = Table(
     cells=cells,
     plots=cost_against_gain,
     notes=("Times are wall seconds of each step on the machine named under provenance, with whatever ran beside it; "
-           "they differ from run to run and are the only cells that do.",
+           "they differ from run to run and are the only cells that do. A step that was interrupted counts the seconds "
+           "of all its attempts, also of what had to be done again; its manifest lists them.",
            "A rollout-heavy method's own sampling, grading and teacher passes are part of its time; WMSS's has both "
            "entropy passes and the selection."),
 )

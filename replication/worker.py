@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import importlib
+import math
 import os
 import platform
 import shutil
@@ -24,6 +25,7 @@ from typing import Any
 from baselines.user_methods import Handle
 from foundation.errors import InputError, StorageError, SuiteError
 from foundation.files import storage_error
+from replication.attempts import Attempts
 from replication.provenance import provenance
 from replication.steps import Step
 from replication.store import Store
@@ -209,25 +211,34 @@ def execute(step: Step, store: Store, report: Callable[..., None], given: Assign
             return Done(step.key, ran=False, seconds=0.0)
         if store.folder(step).exists() and not store.is_done(step):  # no manifest: an interrupted copy, say
             store.move_aside(step)
-        started = time.monotonic()
         building = store.building_folder(step)
+        attempts = Attempts(building)
         output, scratch = building / "output", building / "scratch"
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir()
         scratch.mkdir(exist_ok=True)
         module, function = step.action.split(":")
         inputs = {role: store.use(parent) for role, parent in step.parents.items()}
-        job = Job(step, inputs, output, scratch, throttled(report), given.processes, given.gpus,
+
+        def told(fraction: float) -> None:
+            attempts.tick()
+            report(fraction)
+
+        job = Job(step, inputs, output, scratch, throttled(told), given.processes, given.gpus,
                   store.root / ".remembered")
-        notes = getattr(importlib.import_module(module), function)(job) or {}
-        seconds = time.monotonic() - started
+        try:
+            notes = getattr(importlib.import_module(module), function)(job) or {}
+        except BaseException:
+            attempts.keep()
+            raise
+        seconds = attempts.seconds()
         report(1.0)
-        store.publish(step, output, {"notes": notes, "seconds": seconds, "finished": time.time(),
-                                     "command": sys.argv, "provenance": provenance(),
+        store.publish(step, output, {"notes": notes, "seconds": math.fsum(seconds), "attempts": seconds,
+                                     "finished": time.time(), "command": sys.argv, "provenance": provenance(),
                                      "placement": {"node": platform.node(), "gpus": list(given.gpus),
                                                    "processes": given.processes}})
         store.discard_building(step)
-        return Done(step.key, ran=True, seconds=seconds)
+        return Done(step.key, ran=True, seconds=seconds[-1])
 
 
 def throttled(report: Callable[..., None], every_seconds: float = 0.2) -> Callable[[float], None]:

@@ -55,6 +55,27 @@ class KeepLock(Step):
     action = "fake_steps:keep_lock"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interrupted(Step):
+    """Works for a while and is interrupted in the first attempt, as `how` says; goes on from there in the second."""
+
+    kind = "interrupted"
+    action = "fake_steps:interrupted"
+    how: str
+
+
+def interrupted(job):
+    reached = job.scratch / "reached"
+    if job.step.how != "not at all" and not reached.exists():
+        reached.write_text("half way", encoding="utf-8")
+        time.sleep(0.3)
+        job.on_progress(0.5)
+        if job.step.how == "killed":
+            os.kill(os.getpid(), 9)
+        raise RuntimeError("out of memory")
+    (job.output / "text").write_text("done", encoding="utf-8")
+
+
 def keep_lock(job):
     import multiprocessing
     import sys

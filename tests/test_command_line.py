@@ -90,6 +90,31 @@ def test_help_is_fast():
     assert min(seconds() for _ in range(3)) < 1.0  # the first may read from a cold disk
 
 
+@pytest.mark.parametrize(("module", "refused"), [
+    ("table1", set()), ("compare", set()), ("all_tables", {"--methods", "--benchmarks"}),
+    ("table6", {"--methods", "--method", "--benchmarks"}), ("theory", {"--methods", "--method", "--benchmarks"}),
+    ("clean", None),
+])
+def test_help_says_each_thing_once_and_only_what_is_understood(module, refused):
+    done = subprocess.run([sys.executable, "-m", f"replication.{module}", "--help"], cwd=ROOT, capture_output=True,
+                          text=True, check=True, env=os.environ | {"COLUMNS": "200"})
+    text = " ".join(done.stdout.replace("\u2502", " ").split())
+    assert "(repeatable) (repeatable)" not in text and "default: None" not in text and done.stderr == ""
+    assert [part for part in text.split(" --") if part.count("(default:") + part.count("(repeatable)") > 1] == []
+    if refused is not None:
+        known = {"--methods", "--method", "--benchmarks"}
+        assert {word for word in text.split() if word in known} == known - refused
+
+
+@pytest.mark.parametrize(("module", "arguments", "words"), [
+    ("table6", ["--methods", "sft"], "no rows to choose"), ("table6", ["--benchmarks", "gsm8k"], "no column"),
+    ("all_tables", ["--benchmarks", "gsm8k"], "run that table"),
+])
+def test_what_help_leaves_out_is_refused_with_words(module, arguments, words, tmp_path):
+    refused(subprocess.run([sys.executable, "-m", f"replication.{module}", "--store", str(tmp_path), *arguments],
+                           cwd=ROOT, capture_output=True, text=True), words)
+
+
 def test_environment_variables_name_store_and_data(table1, data_root):
     done = table1("--model", "smollm2-135m", "--plan", WMSS_DATA_ROOT=str(data_root))
     assert done.returncode == 0 and "SFT: gsm8k" in done.stdout

@@ -10,7 +10,7 @@ from typing import Any
 from replication import figures
 from replication.figures import Drawing
 from replication.models import MODELS, Model
-from replication.page import counts, provenance, summary
+from replication.page import counts, mixture, provenance, summary
 from replication.page.numbers import count_text
 from replication.page.sections import SECTIONS, absent, published_models
 from replication.page.tables import TableView, table_view
@@ -40,7 +40,8 @@ def render(contents: Mapping[str, Content], model: Model, *, skipped: Sequence[s
     contents = _in_order(contents)
     drawn = drawings(contents) if drawn is None else drawn
     common = provenance.common_notes(contents)
-    sections = [_section(name, contents, model, drawn, common) for name in SECTIONS
+    mixed = mixture.mixture(contents)
+    sections = [_section(name, contents, model, drawn, common) | {"mixed": mixed.get(name, "")} for name in SECTIONS
                 if name in contents or not SECTIONS[name].optional]
     return _template("page.html").render(
         model=model, warning=summary.scale_warning(model), facts=summary.facts(contents),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from replication.models import Model
-from replication.page import counts
+from replication.page import counts, mixture
 from replication.page.numbers import count_text, p_text, value_text
 from replication.page.reading import VERDICTS
 from replication.page.sections import SECTIONS
@@ -43,7 +43,8 @@ def _trainings(contents: Mapping[str, Content]) -> list[tuple[str, str]]:
 
 def sentences(contents: Mapping[str, Content], model: Model) -> list[tuple[str, list[str]]]:
     """Return the summary as (heading, sentences)."""
-    parts = [("Main comparison", _main_comparison(contents)), ("Order of the methods", _orders(contents)),
+    parts = [("Mixed settings", mixture.sentences(contents)),
+             ("Main comparison", _main_comparison(contents)), ("Order of the methods", _orders(contents)),
              ("Against the paper", _verdicts(contents, model)), ("Audit of the paper's numbers", _audit(contents))]
     return [(title, lines) for title, lines in parts if lines]
 
