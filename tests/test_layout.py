@@ -35,6 +35,6 @@ def test_given_gpus_that_torch_does_not_find_are_refused(job, monkeypatch):
     from replication.actions.evaluation import generate
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(PrerequisiteError, match=r"given GPUs 3, 4, torch \S+ finds none; install a CUDA build of torch"):
+    with pytest.raises(PrerequisiteError, match=r"given GPUs 3, 4, torch \S+ finds none; install a CUDA"):
         generate(job(Write(text="a"), gpus=("3", "4")))
     assert prepare(1).type == "cpu"

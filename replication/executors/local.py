@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from replication.layout import gpus_of_training
 from replication.needs import Needs, needs_of
 from replication.placement import Node, Place, Placement
 from replication.provenance import gpu_devices
@@ -54,7 +55,7 @@ class LocalExecutor:
         """
         self.store, self.width = store, jobs
         self.gpus = gpu_devices() if gpus is None else gpus
-        most = max(1, min(gpus_per_training or 8, len(self.gpus)))
+        most = gpus_of_training(gpus_per_training, len(self.gpus))
         self.needs = needs or (lambda step: needs_of(step, most, processes))
         self.placement = Placement([Node(name="", gpus=self.gpus, slots=jobs)])
         self.workers: list[_Worker] = []
