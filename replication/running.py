@@ -14,12 +14,13 @@ from foundation.errors import InputError
 from replication.backends import require_backends
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
+from replication.cost.step_costs import GPUS_PER_TRAINING
 from replication.declarations import FINAL, Line, Table
 from replication.executors import OpenExecutor
 from replication.executors.local import local
 from replication.executors.ray_connection import check_form, require_ray
 from replication.isolation import require_isolation
-from replication.layout import check_memory, check_trainings, processes_here
+from replication.layout import check_memory, check_trainings, gpus_of_training, processes_here
 from replication.models import Model, backbone, has_hardware, model_named, require_hardware
 from replication.plan import REFERENCE_TITLES, Planners, Request
 from replication.planning import print_plan
@@ -99,7 +100,7 @@ def only_planned(runs: Sequence[TableRun], store: Store, options: Options) -> bo
     """
     if not any(run.planners.request.plan_only for run in runs):
         return False
-    print_plan(runs, store, options.gpus)
+    print_plan(runs, store, options.gpus, options.train_processes)
     if not options.plan:
         for run in runs:
             require_hardware(run.planners.request.model)
@@ -122,8 +123,10 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
         check_trainings(missing, processes)
         check_memory(missing, processes, gpu_memory())
     damaged = store.repair_all(targets) if options.repair else []
+    there = len(gpu_devices()) if options.executor == "local" else GPUS_PER_TRAINING
     return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs),
-                     open_executor=_executor(options, store, runs))
+                     open_executor=_executor(options, store, runs),
+                     gpus_per_training=gpus_of_training(options.train_processes, there))
 
 
 def _executor(options: Options, store: Store, runs: Sequence[TableRun]) -> OpenExecutor:

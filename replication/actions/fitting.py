@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from baselines import distributed
+from baselines.resuming import remove_half_written
 from foundation.errors import PrerequisiteError
 from foundation.files import canonical_json, write_atomic
 from replication.actions.ranks import Action, free_memory, memory_message, together
@@ -52,6 +53,7 @@ def fitted(job: Job, action: Action, *, launch: bool = False) -> dict[str, Any]:
     size = kind.start()
     while True:
         said = ""
+        remove_half_written(job.scratch / "trainer")  # of an attempt that was killed or found too little memory
         try:
             notes = together(with_micro_batch(job, size), action, launch=launch)
         except Exception as error:
