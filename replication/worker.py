@@ -204,7 +204,7 @@ def _memory_error(step: Step, error: Exception) -> PrerequisiteError | None:
     if said is None:
         return None
     helps = ["free it of other processes (nvidia-smi names those on a GPU)", "run fewer steps at a time (--jobs)"]
-    if (size := getattr(step, "batch_size", 1)) > 1:
+    if getattr(step, "backend", None) == "hf" and (size := getattr(step, "batch_size", 1)) > 1:
         section = "eval" if step.kind == "generate" else "rollouts"
         helps.insert(0, f"smaller batches, which count as another computation (--set {section}.batch_size={size // 2})")
     return PrerequisiteError(f"{step.label}: memory ran out ({said}). What helps: {'; or '.join(helps)}; or a device "
