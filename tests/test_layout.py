@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -22,6 +24,7 @@ from replication.cost.shapes import SHAPES
 from replication.executors.identity import code_identity
 from replication.expected import with_expected_seconds
 from replication.layout import check_memory, check_trainings, gpus_of_training, processes_here, uses_deepspeed
+from replication.needs import Needs
 from replication.run import _chain_seconds
 from replication.simulate import targets_of
 from replication.source_steps import FetchModel
@@ -111,6 +114,17 @@ def test_a_cluster_refuses_trainings_before_its_nodes_are_looked_at(table1, monk
     with pytest.raises(InputError, match="6 processes cannot share evenly"):
         ray_cluster.RayExecutor(Store(tmp_path), table1("qwen3-4b"), "auto")
     assert closed
+
+
+def test_a_worker_of_rays_that_computed_on_gpus_is_told_to_end_where_ray_listens(monkeypatch):
+    """`max_calls` counts in `ray.remote` alone, and Ray's own rule for GPUs does not see those given in options."""
+    from replication.executors.ray_cluster import remote_step
+
+    told = []
+    monkeypatch.setitem(sys.modules, "ray", types.SimpleNamespace(remote=lambda **given: told.append(given) or str))
+    for gpus in (8, 1, 0):
+        remote_step(Needs(gpus=gpus))
+    assert told == [{"max_retries": 0, "max_calls": calls} for calls in (1, 1, 0)]
 
 
 def test_deepspeed_and_flash_attention_are_among_what_must_be_equal_on_all_nodes():
