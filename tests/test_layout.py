@@ -24,6 +24,7 @@ from replication.cost.shapes import SHAPES
 from replication.executors.identity import code_identity
 from replication.expected import with_expected_seconds
 from replication.layout import check_memory, check_trainings, gpus_of_training, processes_here, uses_deepspeed
+from replication.models import MODELS, require_hardware
 from replication.needs import Needs
 from replication.run import _chain_seconds
 from replication.simulate import targets_of
@@ -211,6 +212,16 @@ def test_what_lacks_goes_by_the_devices_that_may_be_used_and_their_memory(table1
     monkeypatch.setattr(machine, "gpu_memory", lambda: (24 * GB, 24 * GB))
     said = lacks(plan(table1("qwen3-4b"), gpus=8), Request, tmp_path)
     assert said[0].startswith("GPUs: 2, this plan is for 8") and "24 GB each, " in said[1] and "GB needed" in said[1]
+
+
+def test_gpus_that_are_hidden_are_none_for_the_run_as_well(monkeypatch):
+    monkeypatch.setattr(provenance, "gpu_names", lambda: ("H100",))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    require_hardware(MODELS["qwen3-4b"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(PrerequisiteError, match="CUDA_VISIBLE_DEVICES hides them"):
+        require_hardware(MODELS["qwen3-4b"])
+    require_hardware(MODELS["tiny"])
 
 
 # ------------------------------------------------------------------------------------------------------------ urgency
