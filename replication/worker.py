@@ -24,6 +24,7 @@ from typing import Any
 from baselines.user_methods import Handle
 from foundation.errors import InputError, PrerequisiteError, StorageError, SuiteError
 from foundation.files import storage_error
+from replication.memory_errors import MemoryShort, memory_message
 from replication.provenance import provenance
 from replication.steps import Step
 from replication.store import Store
@@ -196,10 +197,8 @@ def _methods_fault(step: Step, error: Exception) -> str | None:
 
 def _memory_error(step: Step, error: Exception) -> PrerequisiteError | None:
     """Recognise memory that ran out (trainings try smaller micro-batches before; `replication.actions.fitting`)."""
-    if not isinstance(error, MemoryError | RuntimeError) and type(error).__name__ != "MemoryShort":
+    if not isinstance(error, MemoryError | RuntimeError | MemoryShort):
         return None
-    from replication.actions.ranks import memory_message
-
     said = memory_message(error)
     if said is None:
         return None
