@@ -59,14 +59,16 @@ def read_origin(checkpoint: Path) -> Origin | None:
 
 
 def last_complete_checkpoint(work: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; what a kill left half-written is removed."""
-    complete = []
-    for folder in work.glob("checkpoint-*"):
-        if (folder / COMPLETE).is_file():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder, ignore_errors=not distributed.is_main())
+    """Return the newest checkpoint that was written to its end. Any process may ask: nothing is changed."""
+    complete = [folder for folder in work.glob("checkpoint-*") if (folder / COMPLETE).is_file()]
     return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def remove_half_written(work: Path) -> None:
+    """Remove checkpoints that a kill left half-written; for one process, before those that train together start."""
+    for folder in work.glob("checkpoint-*"):
+        if not (folder / COMPLETE).is_file():
+            shutil.rmtree(folder)
 
 
 def resumption(work: Path, training: TrainingSettings) -> Resumption | None:
@@ -84,10 +86,19 @@ def resumption(work: Path, training: TrainingSettings) -> Resumption | None:
     if before.zero_stage != now.zero_stage:
         raise InputError(
             f"the checkpoint {last} was written with train.zero_stage={before.zero_stage} by {before.processes} "
-            f"processes, and cannot be read with train.zero_stage={now.zero_stage}; go on with "
-            f"--train-processes {before.processes} --set train.zero_stage={before.zero_stage}, or remove {work} to "
-            "begin this training again")
+            f"processes, and cannot be read with train.zero_stage={now.zero_stage}; {_ways_on(before, now)}, or remove "
+            f"{work} to begin this training again")
     return Resumption(checkpoint=last, recut=True)
+
+
+def _ways_on(before: Origin, now: Origin) -> str:
+    """Without ZeRO each process holds all that one holds alone, so what fitted one GPU fits each of several."""
+    same = f"--train-processes {before.processes} --set train.zero_stage={before.zero_stage}"
+    if before.zero_stage or now.processes == before.processes:
+        return f"go on with {same}"
+    return (f"go on with --train-processes {now.processes} --set train.zero_stage=0 (copies on {now.processes} "
+            f"processes, each of which needs as much memory as before and 4 bytes a parameter for exchange), or with "
+            f"{same}")
 
 
 def recut(resumed: Resumption) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from foundation.errors import InputError, PrerequisiteError
 from foundation.prompts import TAG_FREE_SYSTEM_PROMPT, TAG_SYSTEM_PROMPT, Style
-from replication.provenance import gpu_names
+from replication.provenance import gpu_devices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,8 +107,8 @@ def backbone(model: Model, wanted: str) -> Model:
 
 
 def has_hardware(model: Model) -> bool:
-    """Say whether the machine can run the model: it needs no GPU, or there is one."""
-    return not model.gpu_memory_gib or bool(gpu_names())
+    """Say whether the machine can run the model: it needs no GPU, or this process may use one."""
+    return not model.gpu_memory_gib or bool(gpu_devices())
 
 
 def require_hardware(model: Model) -> None:
@@ -120,6 +120,7 @@ def require_hardware(model: Model) -> None:
     if not has_hardware(model):
         raise PrerequisiteError(
             f"{model.title} needs CUDA GPUs ({model.gpu_memory_gib} GB each; the paper used eight, App. E.5) and this "
-            "machine has none (no NVIDIA driver was found). Run this command on a machine with GPUs, or choose "
-            "--model tiny or --model smollm2-135m, which run on a CPU; --plan shows the steps without running them"
+            "machine has none (no NVIDIA driver was found, or CUDA_VISIBLE_DEVICES hides them). Run this command on a "
+            "machine with GPUs, or choose --model tiny or --model smollm2-135m, which run on a CPU; --plan shows the "
+            "steps without running them"
         )

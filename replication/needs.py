@@ -51,7 +51,7 @@ def needs_of(step: Step, gpus_per_training: int = GPUS_PER_TRAINING, processes: 
         gpus_per_training: GPUs of a training of a model that needs GPUs.
         processes: of a training of a model that needs none.
     """
-    work, model = WORK.get(step.kind, "light"), _model(step)
+    work, model = WORK.get(step.kind, "light"), backbone_of(step)
     if work == "light" or model is None:
         return Needs(cores=step.threads)
     if not model.gpu_memory_gib:
@@ -70,7 +70,7 @@ def _engine_gpus(step: Step) -> int:
     return int(step.engine.gpus_per_engine) if uses_vllm(step) else 1  # type: ignore[attr-defined]
 
 
-def _model(step: Step) -> Model | None:
+def backbone_of(step: Step) -> Model | None:
     """Return the backbone that a step's checkpoints come from, None where there is none."""
     names = (getattr(s, "model", None) for s in closure([step]) if s.kind in ("pretrain", "fetch"))
     return next((MODELS[name] for name in names if name in MODELS), None)

@@ -17,7 +17,8 @@ from replication.store import Store
 from replication.tables import TableRun
 
 
-def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8) -> None:
+def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8,
+               train_processes: int | None = None) -> None:
     """Print one line a step, parents first, then the sums; at paper scale an estimate for so many GPUs as well."""
     targets = [step for run in runs for step in run.targets]
     steps = closure(targets)
@@ -38,7 +39,8 @@ def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8) -> None:
     for planners in {run.planners.request.model.name: run.planners for run in runs}.values():
         if (name := planners.request.model.name) in SHAPES:
             wanted = [step for run in runs if run.planners.request.model.name == name for step in run.targets]
-            found, shape = estimate(wanted, missing_steps(wanted, store), shape_of(name), gpus=gpus), shape_of(name)
+            shape = shape_of(name)
+            found = estimate(wanted, missing_steps(wanted, store), shape, gpus=gpus, train_processes=train_processes)
             print("\n".join(lines(found, shape, lacks(found, planners.request, store.root))))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy",
-            "math-verify", "latex2sympy2-extended", "sympy", "vllm", "wmss-replication")
+            "math-verify", "latex2sympy2-extended", "sympy", "vllm", "deepspeed", "flash-attn", "wmss-replication")
 
 
 @cache
@@ -85,6 +85,26 @@ def gpu_devices() -> tuple[str, ...]:
     if not names or chosen is None:
         return tuple(str(i) for i in range(len(names)))
     return tuple(name for part in chosen.split(",") if (name := part.strip()) not in ("", "-1"))
+
+
+@cache
+def _reported_memory() -> tuple[tuple[str, str, float], ...]:
+    """Return (index, uuid, bytes) of each GPU that nvidia-smi lists; nothing where it cannot be asked."""
+    command = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        rows = [[part.strip() for part in line.split(",")] for line in said.splitlines() if line.strip()]
+        return tuple((index, uuid, float(mebibytes) * 2**20) for index, uuid, mebibytes in rows)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()
+
+
+def gpu_memory() -> tuple[float, ...]:
+    """Return the bytes of memory of the devices this process may use, of those for which the driver tells it."""
+    if not gpu_names():
+        return ()
+    return tuple(size for device in gpu_devices() for index, uuid, size in _reported_memory()
+                 if device == index or (len(device) > 4 and uuid.startswith(device)))
 
 
 def provenance() -> dict[str, Any]:

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from replication.cost.step_costs import GPUS_PER_TRAINING
 from replication.display import Display, display
 from replication.executors import Executor, OpenExecutor
 from replication.executors.local import local
+from replication.expected import with_expected_seconds
 from replication.steps import Step, closure
 from replication.store import Store
 from replication.worker import Done, Failed, Lost, Message, Progress
@@ -60,8 +62,8 @@ def missing_steps(targets: Iterable[Step], store: Store) -> list[Step]:
     return list(needed.values())
 
 
-def run_steps(targets: Sequence[Step], store: Store, *, jobs: int, open_executor: OpenExecutor | None = None
-              ) -> RunReport:
+def run_steps(targets: Sequence[Step], store: Store, *, jobs: int, open_executor: OpenExecutor | None = None,
+              gpus_per_training: int = GPUS_PER_TRAINING) -> RunReport:
     """Bring every target into the store.
 
     Args:
@@ -70,12 +72,13 @@ def run_steps(targets: Sequence[Step], store: Store, *, jobs: int, open_executor
         jobs: worker processes, where they run on this machine.
         open_executor: opens what runs the steps (default: worker processes on this machine); asked for only if there
             is something to run.
+        gpus_per_training: as far as expected durations depend on it.
 
     Returns:
         The report; failed steps and their descendants are in `failed`, never raised.
     """
     started = time.monotonic()
-    pending = missing_steps(targets, store)
+    pending = with_expected_seconds(missing_steps(targets, store), gpus_per_training)
     report = RunReport(done_before=len(closure(targets)) - len(pending))
     if pending:
         executor = (open_executor or local(store, jobs))(pending)

@@ -14,17 +14,17 @@ from foundation.errors import InputError
 from replication.backends import require_backends
 from replication.cli import Options
 from replication.configuration import Configuration, with_changes
-from replication.cost.estimate import TRAININGS
 from replication.cost.step_costs import GPUS_PER_TRAINING
 from replication.declarations import FINAL, Line, Table
 from replication.executors import OpenExecutor
 from replication.executors.local import local
 from replication.executors.ray_connection import check_form, require_ray
 from replication.isolation import require_isolation
+from replication.layout import check_memory, check_trainings, gpus_of_training, processes_here
 from replication.models import Model, backbone, has_hardware, model_named, require_hardware
 from replication.plan import REFERENCE_TITLES, Planners, Request
 from replication.planning import print_plan
-from replication.provenance import gpu_devices, usable_cores
+from replication.provenance import gpu_devices, gpu_memory, usable_cores
 from replication.results import contents, write
 from replication.rows import known_rows, split_rows
 from replication.run import RunReport, missing_steps, run_steps
@@ -98,7 +98,7 @@ def only_planned(runs: Sequence[TableRun], store: Store, options: Options) -> bo
     """
     if not any(run.planners.request.plan_only for run in runs):
         return False
-    print_plan(runs, store, options.gpus)
+    print_plan(runs, store, options.gpus, options.train_processes)
     if not options.plan:
         for run in runs:
             require_hardware(run.planners.request.model)
@@ -110,7 +110,7 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
 
     Raises:
         PrerequisiteError: programs are to be graded and no isolation works here, a backend that is to generate cannot
-            run here, or ZeRO without DeepSpeed; nothing was run.
+            run here, trainings that do not fit the GPUs, or ZeRO without DeepSpeed; nothing was run.
         InputError: trainings that the processes cannot share.
     """
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
@@ -118,10 +118,14 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
     require_isolation(missing, unsafe=options.unsafe_code_execution)  # its warning is heard here: workers are mute
     if options.executor == "local":  # the nodes of a cluster are asked themselves
         require_backends(missing)
-    check_trainings(missing, _train_processes(options, runs))
+        processes = processes_here(options.train_processes, gpu_devices())
+        check_trainings(missing, processes)
+        check_memory(missing, processes, gpu_memory())
     damaged = store.repair_all(targets) if options.repair else []
+    there = len(gpu_devices()) if options.executor == "local" else GPUS_PER_TRAINING
     return run_steps([*damaged, *targets], store, jobs=_jobs(options, runs),
-                     open_executor=_executor(options, store, runs))
+                     open_executor=_executor(options, store, runs),
+                     gpus_per_training=gpus_of_training(options.train_processes, there))
 
 
 def _executor(options: Options, store: Store, runs: Sequence[TableRun]) -> OpenExecutor:
@@ -133,34 +137,6 @@ def _executor(options: Options, store: Store, runs: Sequence[TableRun]) -> OpenE
 
     paths = [] if options.data_root is None else [str(options.data_root.absolute())]
     return on_cluster(store, options.address or "auto", gpus_per_training=asked, processes=asked or 1, paths=paths)
-
-
-def _train_processes(options: Options, runs: Sequence[TableRun]) -> int:
-    """Return how many processes will share a training, as far as this machine can tell."""
-    if options.train_processes is not None:
-        return options.train_processes
-    on_gpus = options.executor == "local" and any(run.planners.request.model.gpu_memory_gib for run in runs)
-    return min(GPUS_PER_TRAINING, max(1, len(gpu_devices()))) if on_gpus else 1
-
-
-def check_trainings(steps: Sequence[Step], processes: int) -> None:
-    """Refuse trainings that so many processes cannot share, before anything runs.
-
-    Raises:
-        InputError: a global batch that does not split evenly, or settings that ZeRO cannot share out.
-        PrerequisiteError: ZeRO without DeepSpeed.
-    """
-    if processes == 1:
-        return
-    from baselines.distributed import check_zero, micro_batch
-
-    for step in steps:
-        if step.kind in TRAININGS and (training := getattr(step, "training", None)) is not None:
-            try:
-                micro_batch(training, processes)
-                check_zero(training)
-            except InputError as error:
-                raise InputError(f"--train-processes {processes}, {step.label}: {error}") from error
 
 
 def _request(model: Model, options: Options, registry: dict[str, type[Method]]) -> Request:

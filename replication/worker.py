@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from baselines.user_methods import Handle
-from foundation.errors import InputError, StorageError, SuiteError
+from foundation.errors import InputError, PrerequisiteError, StorageError, SuiteError
 from foundation.files import storage_error
 from replication.attempts import Attempts
+from replication.memory_errors import MemoryShort, memory_message
 from replication.provenance import provenance
 from replication.steps import Step
 from replication.store import Store
@@ -184,6 +185,8 @@ def users_error(step: Step, error: Exception, place: Path) -> Exception:
         return error
     if (full := _disk_error(error, place)) is not None:
         return full
+    if (short := _memory_error(step, error)) is not None:
+        return short
     fault = _methods_fault(step, error)
     return error if fault is None else InputError(fault)
 
@@ -192,6 +195,21 @@ def _methods_fault(step: Step, error: Exception) -> str | None:
     """Return file and line if code of a method from outside failed: that is the user's to mend, no defect of ours."""
     handle: Handle | None = getattr(step, "loss_of", None)
     return None if handle is None else handle.fault(error)
+
+
+def _memory_error(step: Step, error: Exception) -> PrerequisiteError | None:
+    """Recognise memory that ran out (trainings try smaller micro-batches before; `replication.actions.fitting`)."""
+    if not isinstance(error, MemoryError | RuntimeError | MemoryShort):
+        return None
+    said = memory_message(error)
+    if said is None:
+        return None
+    helps = ["free it of other processes (nvidia-smi names those on a GPU)", "run fewer steps at a time (--jobs)"]
+    if getattr(step, "backend", None) == "hf" and (size := getattr(step, "batch_size", 1)) > 1:
+        section = "eval" if step.kind == "generate" else "rollouts"
+        helps.insert(0, f"smaller batches, which count as another computation (--set {section}.batch_size={size // 2})")
+    return PrerequisiteError(f"{step.label}: memory ran out ({said}). What helps: {'; or '.join(helps)}; or a device "
+                             "with more memory. Run again to go on from here")
 
 
 def _disk_error(error: Exception, root: Path) -> StorageError | None:

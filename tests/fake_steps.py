@@ -88,12 +88,27 @@ def show_devices(job):
     import json
 
     for event in ("begin", "end"):
-        line = {"event": event, "text": job.step.text, "given": list(job.gpus), "processes": job.processes,
+        line = {"alive": _others(job.step.log),
+                "event": event, "text": job.step.text, "given": list(job.gpus), "processes": job.processes,
                 "seen": os.environ.get("CUDA_VISIBLE_DEVICES"), "process": os.getpid()}
         with open(job.step.log, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if event == "begin":
             time.sleep(job.step.seconds)
+
+
+def _others(log):
+    """Return which of the processes that wrote to a log are alive, this one left out unless it wrote before."""
+    import json
+    from contextlib import suppress
+
+    alive = []
+    with suppress(FileNotFoundError):
+        for process in dict.fromkeys(json.loads(line)["process"] for line in Path(log).read_text().splitlines()):
+            with suppress(ProcessLookupError):
+                os.kill(process, 0)
+                alive.append(process)
+    return alive
 
 
 def write(job):

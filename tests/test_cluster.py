@@ -129,6 +129,8 @@ def test_on_a_node_with_gpus_each_step_sees_its_own_and_light_ones_none(nodes, s
         store, steps, nodes.address,
         needs=lambda step: Needs(gpus=step.gpus, memory_gib=0.5, processes=max(1, step.gpus))))
     assert report.exit_code == 0, report.failed
+    computed = [(e["text"], e["process"]) for e in map(json.loads, log.read_text().splitlines()) if e["given"]]
+    assert len({process for _, process in computed}) == len({text for text, _ in computed}) == 4
     held, process = {}, {}
     for event in map(json.loads, log.read_text().splitlines()):
         assert event["seen"] == ",".join(event["given"])

@@ -75,14 +75,16 @@ def test_no_gpu_is_used_twice_at_a_time_and_a_step_sees_its_own(store, log):
     assert sizes == {**{f"one{i}": 1 for i in range(5)}, "all": 8, "light": 0}
 
 
-def test_a_process_that_had_other_devices_is_not_used_again_and_ends_first(store, log):
-    """It may still hold memory on them. Equal devices are served by the same process."""
+def test_a_process_that_had_devices_of_its_own_is_not_used_again_and_ends_first(store, log):
+    """It still holds memory on them, which an engine or ranks that come next would miss; others live long."""
     steps = []
-    for text, gpus in (("a", 1), ("b", 1), ("c", 2), ("d", 1)):
+    for text, gpus in (("a", 1), ("b", 1), ("c", 2), ("d", 0), ("e", 1), ("f", 0)):
         steps.append(ShowDevices(text=text, gpus=gpus, log=str(log), needs=tuple(steps[-1:])))
     on_gpus(store, steps, ("0", "1"))
     process = {event["text"]: event["process"] for event in events(log)}
-    assert process["a"] == process["b"] and len({process[text] for text in "acd"}) == 3
+    before = {event["text"]: event["alive"] for event in events(log) if event["event"] == "begin"}
+    assert len({process[text] for text in "abce"}) == 4 and process["d"] == process["f"]
+    assert before == {"a": [], "b": [], "c": [], "d": [], "e": [process["d"]], "f": [process["d"]]}
 
 
 def test_small_models_share_the_gpus_as_they_have_none_of_their_own(store, log):

@@ -27,7 +27,7 @@ from replication.actions import fitting, training
 from replication.actions.fitting import fitted
 from replication.actions.ranks import MemoryShort, together
 from replication.cost.shapes import SHAPES, shape_of_config
-from replication.running import check_trainings
+from replication.layout import check_trainings
 from replication.worker import Job, RankError
 
 
@@ -121,15 +121,15 @@ def test_a_step_sees_the_gpus_it_was_given(job, monkeypatch):
 
 def test_trainings_that_processes_cannot_share_are_refused_before_anything_runs(planner, monkeypatch):  # noqa: F811
     step = planner.warmup()
-    check_trainings([step], 2)
+    check_trainings([step], lambda step: 2)
     with pytest.raises(InputError, match=r"--train-processes 3, train warm-up \(M1\): train.global_batch is 32, which "
                                          "3 processes cannot share evenly"):
-        check_trainings([step], 3)
+        check_trainings([step], lambda step: 3)
     monkeypatch.setattr(distributed.importlib.util, "find_spec", lambda name: None)
     zero = replace(step, training=replace(step.training, zero_stage=3))
     with pytest.raises(PrerequisiteError, match="zero_stage=3 needs DeepSpeed"):
-        check_trainings([zero], 2)
-    check_trainings([zero], 1)  # one process has nothing to share out
+        check_trainings([zero], lambda step: 2)
+    check_trainings([zero], lambda step: 1)  # one process has nothing to share out
 
 
 @pytest.mark.parametrize(("micro", "count", "smaller"), [(8, 1, 4), (8, 2, 4), (2, 2, 1), (1, 1, None), (16, 8, 1)])

@@ -11,7 +11,14 @@ import torch
 from rank_actions import train_and_die, train_small
 from test_method_properties import Runner, data, planner, training_step, weights  # noqa: F401
 
-from baselines.resuming import Origin, last_complete_checkpoint, mark_complete, read_origin, resumption
+from baselines.resuming import (
+    Origin,
+    last_complete_checkpoint,
+    mark_complete,
+    read_origin,
+    remove_half_written,
+    resumption,
+)
 from baselines.settings import TrainingSettings
 from foundation.errors import InputError, TrainingError
 from foundation.files import read_jsonl
@@ -110,6 +117,14 @@ def test_another_zero_stage_is_refused_with_the_way_out(checkpoint, tmp_path, mo
         resumption(tmp_path, settings(now))
 
 
+def test_what_one_gpu_began_is_offered_to_several_as_copies(checkpoint, tmp_path, monkeypatch):
+    checkpoint(1, 0)
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(InputError, match=r"go on with --train-processes 8 --set train\.zero_stage=0 \(copies on 8 .*"
+                                         r"or with --train-processes 1 --set train\.zero_stage=0, or remove"):
+        resumption(tmp_path, settings(2))
+
+
 def test_a_checkpoint_that_does_not_say_who_wrote_it_is_read_as_it_is(checkpoint, tmp_path):
     folder = checkpoint(1, 0)
     (folder / "complete").write_text("", encoding="utf-8")
@@ -120,5 +135,8 @@ def test_the_newest_whole_checkpoint_counts(checkpoint, tmp_path):
     checkpoint(1, 0, update=9)
     newest = checkpoint(1, 0, update=10)
     (tmp_path / "checkpoint-12").mkdir()  # a kill left it half-written
-    assert resumption(tmp_path, settings(0)).checkpoint == newest and not (tmp_path / "checkpoint-12").exists()
+    assert resumption(tmp_path, settings(0)).checkpoint == newest
+    assert (tmp_path / "checkpoint-12").exists(), "ranks ask at the same time, and none of them changes anything"
+    remove_half_written(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
     assert json.loads((newest / "complete").read_text(encoding="utf-8")) == {"processes": 1, "zero_stage": 0}

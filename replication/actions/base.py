@@ -29,7 +29,7 @@ def pretrain_tiny(job: Job) -> dict[str, Any]:
     """Pretrain the tiny model on generated text packed into fixed lengths; every token is a target."""
     step = job.step
     seed = stream_seed("pretrain", step.model, step.seed)
-    prepare(step.threads, seed)
+    prepare(step.threads, seed, gpus=job.gpus)
     tokenizer = tiny.build_tokenizer(job.output / "checkpoint", step.model)
     tokens = step.updates * step.training.global_batch * step.sequence_length
     texts = pretraining_texts(tokens // _TOKENS_PER_TEXT, step.seed, dialogue_of(tokenizer))
@@ -68,14 +68,11 @@ def _packed(texts: list[str], tokenizer: Any, length: int) -> list[dict[str, Any
 
 
 def fetch_model(job: Job) -> dict[str, Any]:
-    """Write the pretrained model as a plain checkpoint folder."""
+    """Write the pretrained model as a plain checkpoint folder; nothing is computed, so no GPU is given or needed."""
     prepare(job.step.threads)
     scheme, _, where = job.step.source.partition(":")
     if scheme == "gguf":
         return _from_gguf(where, job.output / "checkpoint")
-    if not torch.cuda.is_available():
-        raise PrerequisiteError(f"{where} needs a CUDA GPU, and this build of torch ({torch.__version__}) finds none; "
-                                "install a CUDA build of torch that fits the driver")
     return from_hub(model_named(job.step.model), job.step.chat_template, job.output / "checkpoint",
                     on_progress=job.on_progress)
 

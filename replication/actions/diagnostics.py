@@ -34,7 +34,7 @@ Side = tuple[torch.Tensor, torch.Tensor]
 
 def logit_statistics(job: Job) -> dict[str, Any]:
     """Measure one checkpoint (Tables 6 and 7)."""
-    device = prepare(job.step.threads)
+    device = prepare(job.step.threads, gpus=job.gpus)
     encoded, pad_id = _sample(job, _tokenizer(job, "checkpoint"))
     model = _model(job, "checkpoint", device)
     rows: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ def logit_statistics(job: Job) -> dict[str, Any]:
 
 def theory_statistics(job: Job) -> dict[str, Any]:
     """Measure a pair at the step's lambda and over its grid; with a strong model after training, its drift as well."""
-    step, device = job.step, prepare(job.step.threads)
+    step, device = job.step, prepare(job.step.threads, gpus=job.gpus)
     tokenizer = _tokenizer(job, "strong")
     roles = [role for role in ("weak", "strong", "strong_post") if role in job.inputs]
     for role in roles:

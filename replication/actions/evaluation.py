@@ -27,7 +27,7 @@ def generate(job: Job) -> dict[str, Any]:
     from replication.actions.torch_setup import prepare
 
     step = job.step
-    prepare(step.threads)
+    prepare(step.threads, gpus=job.gpus)
     problems = [Problem.from_row(row) for row in read_jsonl(job.inputs["problems"] / "problems.jsonl")]
     request = Request(
         prompt=step.prompt, max_new_tokens=step.max_new_tokens, max_prompt_tokens=step.max_prompt_tokens,

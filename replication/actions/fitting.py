@@ -17,19 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from baselines import distributed
+from baselines.resuming import remove_half_written
 from foundation.errors import PrerequisiteError
 from foundation.files import canonical_json, write_atomic
 from replication.actions.ranks import Action, free_memory, memory_message, together
-from replication.cost.memory import training_memory
+from replication.cost.fit import (
+    GIGA,
+    USABLE,
+    keeps_micro_batch,
+    longest_example,
+    needed_bytes,
+    remedies,
+    stage_in_force,
+)
 from replication.cost.shapes import Shape, shape_of_config
 from replication.cost.step_costs import branches
 from replication.provenance import gpu_names
 from replication.steps import ancestors
 from replication.worker import Job
-
-GIGA = 1e9
-MOST_GPUS = 64
-"""More are not proposed."""
 
 
 def fitted(job: Job, action: Action, *, launch: bool = False) -> dict[str, Any]:
@@ -48,6 +53,7 @@ def fitted(job: Job, action: Action, *, launch: bool = False) -> dict[str, Any]:
     size = kind.start()
     while True:
         said = ""
+        remove_half_written(job.scratch / "trainer")  # of an attempt that was killed or found too little memory
         try:
             notes = together(with_micro_batch(job, size), action, launch=launch)
         except Exception as error:
@@ -78,7 +84,7 @@ class Kind:
     @property
     def fixed(self) -> bool:
         """Whether a library's noise depends on how an update is cut: such a training keeps its micro-batch."""
-        return bool(getattr(self.job.step, "library_arguments", None))
+        return keeps_micro_batch(self.job.step)
 
     @cached_property
     def description(self) -> dict[str, Any]:
@@ -97,8 +103,7 @@ class Kind:
     @property
     def length(self) -> int:
         """Tokens of the longest example; of a pair, of both its sides."""
-        step = self.job.step
-        return int(step.data.max_length if step.kind == "train" else 2 * step.pairs.data.max_length)
+        return longest_example(self.job.step)
 
     @property
     def _path(self) -> Path | None:
@@ -133,32 +138,15 @@ class Kind:
         if self.fixed and size > 1:
             return (f"{text} ({said}). The noise of this method depends on how an update is cut, so the micro-batch is "
                     f"not lowered by itself; set --set train.micro_batch={size // 2}")
-        need = self._need(self.job.processes, training.zero_stage if self.job.processes > 1 else 0)
+        stage = stage_in_force(training, self.job.processes)
+        need = self._need(self.job.processes, stage)
+        bound = min(USABLE * _memory_bytes(), 0.6 * need)  # it ran out, so the sum may be too small
         return (f"{text} ({said}). By the cost model it needs about {need / GIGA:.3g} GB on each of them"
                 f"{'' if training.gradient_checkpointing else ' with gradient checkpointing'}. What helps: "
-                + "; or ".join(self._remedies(need)))
-
-    def _remedies(self, need: float) -> list[str]:
-        training, processes = self.job.step.training, self.job.processes
-        found = []
-        if not training.gradient_checkpointing:
-            found.append("--set train.gradient_checkpointing=true")
-        if processes > 1 and training.zero_stage < 3 and (less := self._need(processes, 3)) < need:
-            found.append(f"--set train.zero_stage=3 ({less / GIGA:.3g} GB)")
-        more = [count for count in range(processes + 1, MOST_GPUS + 1) if training.global_batch % count == 0]
-        if more:
-            bound = min(0.9 * _memory_bytes(), 0.6 * need)  # it ran out, so the sum may be too small
-            count = next((n for n in more if self._need(n, 3) <= bound), more[-1])
-            found.append(f"{count} GPUs: --train-processes {count} --set train.zero_stage=3 "
-                         f"({self._need(count, 3) / GIGA:.3g} GB)")
-        return found or ["a device with more memory"]
+                + "; or ".join(remedies(training, self.job.processes, self._need, bound=bound)))
 
     def _need(self, gpus: int, stage: int) -> float:
-        step = self.job.step
-        trained, frozen = branches(step)
-        lora = getattr(step, "lora", None)
-        return training_memory(self._shape, branches=trained, frozen=frozen, gpus=gpus, stage=stage, weights="fp32",
-                               lora_rank=None if lora is None else lora.rank, tokens=self.length).total
+        return needed_bytes(self.job.step, self._shape, gpus=gpus, stage=stage)
 
     @cached_property
     def _shape(self) -> Shape:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import PrerequisiteError, ProcessError, SuiteError
+from replication.memory_errors import MemoryShort, memory_message
 from replication.provenance import gpu_names
 from replication.worker import Job, RankError, die_with_parent, throttled, users_error
 
@@ -37,10 +38,6 @@ _AGENT = "WMSS_AGENT_PID"
 _ERRORS = {kind.__name__: kind for kind in SuiteError.__subclasses__()}
 
 
-class MemoryShort(Exception):
-    """Memory ran out in a rank; the first line of what the allocator said."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Launch:
     """What the ranks get of a job: all but whom to tell, which is a file."""
@@ -48,22 +45,6 @@ class _Launch:
     job: Job
     action: str
     """`module:function`, which every rank calls."""
-
-
-def memory_message(error: BaseException) -> str | None:
-    """Return what the allocator said if an error means that memory ran out, else None."""
-    if isinstance(error, MemoryShort):
-        return str(error)
-    import torch
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, torch.OutOfMemoryError | MemoryError) or (
-                isinstance(seen, Exception) and should_reduce_batch_size(seen)):
-            return (str(seen).strip() or type(seen).__name__).splitlines()[0]
-        seen = seen.__cause__
-    return None
 
 
 def free_memory() -> None:

@@ -49,7 +49,7 @@ def sample_replies(job: Job) -> dict[str, Any]:
     from replication.actions.torch_setup import prepare
 
     step = job.step
-    prepare(step.threads)
+    prepare(step.threads, gpus=job.gpus)
     if "hints" in job.inputs:
         check_tokenizer(job.inputs["hints"], _tokenizer(job.inputs["checkpoint"] / "checkpoint"), "hinted prompts")
         prompts = [Prompt(id=row["id"], question=row["question"]) for row in
@@ -222,7 +222,7 @@ def store_targets(job: Job) -> dict[str, Any]:
     from replication.actions.torch_setup import prepare
 
     step = job.step
-    device = prepare(step.threads)
+    device = prepare(step.threads, gpus=job.gpus)
     tokenizer = _tokenizer(job.inputs["teacher"] / "checkpoint")
     check_tokenizer(job.inputs["replies"], tokenizer, "hinted replies")
     hinted = {row["id"]: row["question"] for row in read_jsonl(job.inputs["hints"] / "hints.jsonl")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,23 @@ import transformers
 
 from baselines import distributed
 from foundation import multimodal
+from foundation.errors import PrerequisiteError
 
 
-def prepare(threads: int, seed: int = 0) -> torch.device:
-    """Set threads, seeds and deterministic kernels; return the device to compute on."""
+def prepare(threads: int, seed: int = 0, gpus: Sequence[str] = ()) -> torch.device:
+    """Set threads, seeds and deterministic kernels; return the device to compute on.
+
+    Args:
+        threads: of this process.
+        seed: of the global generators.
+        gpus: that the step was given, which it must not leave unused.
+
+    Raises:
+        PrerequisiteError: it was given GPUs, and torch finds none.
+    """
+    if gpus and not torch.cuda.is_available():
+        raise PrerequisiteError(f"given GPUs {', '.join(gpus)}, torch {torch.__version__} finds none; install a CUDA "
+                                "build of torch that fits the driver (nvidia-smi names its CUDA version)")
     torch.set_num_threads(threads)
     transformers.set_seed(seed % 2**32)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -54,7 +54,7 @@ def train_here(job: Job) -> dict[str, Any]:
     """Train one phase in this process, which may be one of several; see `train_phase`."""
     step = job.step
     seed = stream_seed("train", step.seed)
-    prepare(step.threads, seed)
+    prepare(step.threads, seed, gpus=job.gpus)
     tokenizer = _tokenizer(job.inputs["strong"])
     for role in ("weak", "reference"):
         if role in job.inputs:
@@ -157,7 +157,7 @@ def train_on_pairs_here(job: Job) -> dict[str, Any]:
 
     step = job.step
     seed = stream_seed("train", step.seed)
-    prepare(step.threads, seed)
+    prepare(step.threads, seed, gpus=job.gpus)
     tokenizer = _tokenizer(job.inputs["strong"])
     check_same_tokenizer(tokenizer, _tokenizer(job.inputs["reference"]), "reference")
     check_tokenizer(job.inputs["pairs"], tokenizer, "pairs")
@@ -256,7 +256,7 @@ def score_entropy(job: Job) -> dict[str, Any]:
 def score_entropy_here(job: Job) -> dict[str, Any]:
     """Score this process's share of the pool, into the scratch folder."""
     step = job.step
-    device = prepare(step.threads)
+    device = prepare(step.threads, gpus=job.gpus)
     tokenizer = _tokenizer(job.inputs["checkpoint"])
     examples = list(read_jsonl(job.inputs["pool"] / "pool.jsonl"))
     official = step.entropy.entropy == "official"

@@ -43,6 +43,7 @@ class Estimate:
     """What the steps still to run would take."""
 
     gpus: int
+    gpus_per_training: int
     steps: tuple[tuple[Step, StepCost], ...]
     """Parents first."""
     schedule: Schedule
@@ -66,6 +67,18 @@ class Estimate:
         return [(step, cost) for step, cost in self.steps if step.kind in TRAININGS]
 
     @property
+    def uneven_batches(self) -> list[int]:
+        """Global batches that the GPUs of a training cannot share evenly: such a run is refused."""
+        batches = {step.training.global_batch for step, _ in self.trainings if hasattr(step, "training")}
+        return sorted(batch for batch in batches if batch % self.gpus_per_training)
+
+    @property
+    def needs_deepspeed(self) -> bool:
+        """Whether trainings are shared out by ZeRO, as set or as memory asks for."""
+        asked = any(step.training.zero_stage for step, _ in self.trainings if hasattr(step, "training"))
+        return self.gpus_per_training > 1 and (asked or bool(self.zero_stage))
+
+    @property
     def fits(self) -> bool:
         """Whether every training fits the GPUs' memory."""
         return all(entry.fits for entry in self.memory)
@@ -79,19 +92,21 @@ class Estimate:
         return sums
 
 
-def estimate(targets: Sequence[Step], missing: Sequence[Step], shape: Shape, *, gpus: int) -> Estimate:
+def estimate(targets: Sequence[Step], missing: Sequence[Step], shape: Shape, *, gpus: int,
+             train_processes: int | None = None) -> Estimate:
     """Return the sums for the steps that are still to run.
 
     Args:
         targets: the steps whose results are wanted.
         missing: those of their closure that are to run, parents first.
         shape: of the backbone.
-        gpus: that there are; a training takes eight, or all there are where they are fewer.
+        gpus: that there are.
+        train_processes: GPUs of a training (default: eight); all there are where they are fewer, eight at most.
 
     Raises:
         InputError: fewer than one GPU.
     """
-    model = CostModel(shape=shape, gpus_per_training=min(GPUS_PER_TRAINING, max(gpus, 1)))
+    model = CostModel(shape=shape, gpus_per_training=min(train_processes or GPUS_PER_TRAINING, NODE, max(gpus, 1)))
     keys = {step.key for step in missing}
     wanted = [step for step in targets if step.key in keys]
     schedule = simulate(wanted, gpus, model.cost, done=lambda step: step.key not in keys)
@@ -100,7 +115,8 @@ def estimate(targets: Sequence[Step], missing: Sequence[Step], shape: Shape, *, 
     pools: list[Any] = [step for step in missing if step.kind == "pool"]
     corpus = any("am" in pool.sources and pool.data_root is None for pool in pools)
     return Estimate(
-        gpus=gpus, steps=tuple((step, model.cost(step)) for step in missing), schedule=schedule,
+        gpus=gpus, gpus_per_training=model.gpus_per_training,
+        steps=tuple((step, model.cost(step)) for step in missing), schedule=schedule,
         shared_hours=gpu_hours(targets, model.cost), unshared_hours=gpu_hours(targets, model.cost, shared=False),
         zero_stage=stage, memory=memory,
         disk_bytes=sum(_stored(step, shape) for step in missing) + corpus * value("corpus"),
@@ -153,7 +169,8 @@ def _memory(steps: Iterable[Any], shape: Shape, gpus: int) -> tuple[int, tuple[T
         if step.kind in TRAININGS:
             kinds.setdefault(_held(step), step)
     stages = [smallest_stage(shape, budget=budget, gpus=gpus, weights="fp32", **asdict(held)) for held in kinds]
-    stage = max((3 if found is None else found for found in stages), default=0)
+    # one process has nothing to share out: 16 bytes a parameter, whatever stage is set
+    stage = 0 if gpus == 1 else max((3 if found is None else found for found in stages), default=0)
 
     def peak(held: _Held, weights: Weights) -> Memory:
         return training_memory(shape, gpus=gpus, stage=stage, weights=weights, **asdict(held))

@@ -12,27 +12,39 @@ from replication.backends import INSTALL
 from replication.corpora import sources
 from replication.cost.estimate import Estimate
 from replication.plan import Request
-from replication.provenance import gpu_names
+from replication.provenance import gpu_devices, gpu_memory
 
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 
 
 def lacks(estimate: Estimate, request: Request, store_root: Path) -> list[str]:
     """Return what is missing, one line each, with what to do; empty where nothing is."""
-    found = [_gpus(estimate.gpus), _torch(), _package("vllm", estimate.needs_vllm, f"{INSTALL}, or pass --backend hf"),
-             _package("deepspeed", bool(estimate.zero_stage),
+    found = [_gpus(estimate.gpus), _memory(estimate), _torch(),
+             _package("vllm", estimate.needs_vllm, f"{INSTALL}, or pass --backend hf"),
+             _package("deepspeed", estimate.needs_deepspeed,
                       "python -m pip install --no-build-isolation -e '.[distributed]'"),
              _disk(estimate, store_root), _data(estimate, request), _token(estimate, request)]
     return [line for line in found if line is not None]
 
 
 def _gpus(wanted: int) -> str | None:
-    there = len(gpu_names())
+    there = len(gpu_devices())
     if there >= wanted:
         return None
     if there == 0:
-        return f"GPUs: none (no NVIDIA driver was found); this plan is for {wanted} of 80 GB (--gpus N changes it)"
+        return (f"GPUs: none (no NVIDIA driver was found, or CUDA_VISIBLE_DEVICES hides them); this plan is for "
+                f"{wanted} of 80 GB (--gpus N changes it)")
     return f"GPUs: {there}, this plan is for {wanted}; --gpus {there} plans for those"
+
+
+def _memory(estimate: Estimate) -> str | None:
+    """The GPUs that are there may be smaller than those of the plan."""
+    there = min(gpu_memory(), default=None)
+    needed = max((entry.fp32.total for entry in estimate.memory), default=0.0)
+    if there is None or there >= needed:
+        return None
+    return (f"GPU memory: {there / 1e9:.0f} GB each, {needed / 1e9:.0f} GB needed with the micro-batch that is set and "
+            f"train.zero_stage={estimate.zero_stage}; more GPUs, train.zero_stage=3 and train.micro_batch=1 need less")
 
 
 def _torch() -> str | None:

@@ -36,6 +36,7 @@ def _sums(found: Estimate) -> list[str]:
         + (f" (without shared steps {found.unshared_hours:,.0f})" if found.unshared_hours > total else ""),
         f"  wall clock  {clock(plan.makespan)} on {found.gpus} GPU{'s' * (found.gpus > 1)}, "
         f"{plan.utilisation:.0%} busy; the longest chain alone takes {clock(plan.critical_path)}",
+        *_uneven(found),
         f"  memory      {peak / GIGA:.0f} GB a GPU at most" + _stage_advice(found),
         f"  disk        {found.disk_bytes / GIGA:,.0f} GB kept, {found.transient_bytes / GIGA:,.0f} GB more while "
         "trainings run",
@@ -43,7 +44,19 @@ def _sums(found: Estimate) -> list[str]:
     ]
 
 
+def _uneven(found: Estimate) -> list[str]:
+    """Say that a run on so many GPUs would be refused."""
+    said = []
+    for batch in found.uneven_batches:
+        fewer = max(count for count in range(1, found.gpus_per_training) if batch % count == 0)
+        said.append(f"  remark      {found.gpus_per_training} GPUs cannot share an update of {batch} examples evenly "
+                    f"({batch} is not divided by {found.gpus_per_training}): add --train-processes {fewer}")
+    return said
+
+
 def _stage_advice(found: Estimate) -> str:
+    if found.gpus_per_training == 1 and found.fits:
+        return ", without ZeRO: a training has one GPU"
     if not found.fits:
         return "; a training does not fit one of 80 GB: give it more GPUs"
     asked = {step.training.zero_stage for step, _ in found.trainings if hasattr(step, "training")}

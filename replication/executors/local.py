@@ -1,7 +1,8 @@
-"""Worker processes on this machine: spawned, long-lived, each with a fixed set of GPUs.
+"""Worker processes on this machine: spawned, each with a fixed set of GPUs.
 
-A process that has initialised CUDA on one set of devices is never used for another set: it would still hold memory on
-the first, and libraries remember the devices that they saw. It is ended before one of its devices is given away.
+A process that has computed on GPUs of its own is ended with its step: it would still hold memory there (torch keeps
+what it once took), which the next step's engine or ranks would miss. Starting another costs seconds. Processes without
+devices of their own live long.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from replication.layout import gpus_of_training
 from replication.needs import Needs, needs_of
 from replication.placement import Node, Place, Placement
 from replication.provenance import gpu_devices
@@ -53,7 +55,7 @@ class LocalExecutor:
         """
         self.store, self.width = store, jobs
         self.gpus = gpu_devices() if gpus is None else gpus
-        most = max(1, min(gpus_per_training or 8, len(self.gpus)))
+        most = gpus_of_training(gpus_per_training, len(self.gpus))
         self.needs = needs or (lambda step: needs_of(step, most, processes))
         self.placement = Placement([Node(name="", gpus=self.gpus, slots=jobs)])
         self.workers: list[_Worker] = []
@@ -87,16 +89,12 @@ class LocalExecutor:
         return True
 
     def _worker_for(self, devices: tuple[str, ...] | None) -> _Worker:
-        """Return an idle worker with these devices, or start one; idle ones on some of the devices are ended."""
+        """Return an idle worker of this kind, or start one; those with devices of their own were ended."""
         if not self.gpus:
             devices = None
-        idle = [worker for worker in self.workers if worker.step is None]
-        for worker in idle:
-            if worker.devices == devices:
+        for worker in self.workers:
+            if worker.step is None and worker.devices == devices:
                 return worker
-        for worker in idle:
-            if devices and set(worker.devices or ()) & set(devices):
-                self._end(worker)
         if len(self.workers) >= self.width:
             self._end(next(worker for worker in self.workers if worker.step is None))
         worker = _start_worker(self.store.root, devices, self.gpus, self.started)
@@ -117,6 +115,8 @@ class LocalExecutor:
                 message = self._died(worker)
             if not isinstance(message, Progress):
                 self._release(worker)
+                if worker.devices and worker in self.workers:
+                    self._end(worker)
             yield step, message
 
     def hopeless(self, step: Step) -> str | None:

@@ -16,10 +16,10 @@ from typing import Any
 
 from foundation.errors import ArtifactError, PrerequisiteError
 from replication.backends import uses_vllm
-from replication.cost.step_costs import GPUS_PER_TRAINING
 from replication.display import console
 from replication.executors.ray_connection import Looked, alive_nodes, connect, look_at
 from replication.executors.ray_node import ProgressBox, run_step
+from replication.layout import Processes, check_trainings, gpus_of_training, uses_deepspeed
 from replication.needs import Needs, needs_of
 from replication.placement import Node, Place, Placement
 from replication.steps import Step
@@ -62,7 +62,6 @@ class RayExecutor:
             InputError, PrerequisiteError: no cluster there, or nodes that are not fit.
         """
         self.store, self.paths = store, paths
-        self.modules = ["vllm"] if any(map(uses_vllm, steps)) else []
         connect(address, ENVIRONMENT)
         self.running: dict[Any, _Running] = {}
         self.suspects: list[tuple[float, _Running, str]] = []
@@ -72,11 +71,13 @@ class RayExecutor:
         self.placement = Placement()
         try:
             nodes = alive_nodes()
+            trained_on = gpus_per_training or gpus_of_training(None, max((len(n.gpus) for n in nodes.values()),
+                                                                         default=0))
+            self.needs = needs or (lambda step: needs_of(step, trained_on, processes))
+            self.modules = modules_of(steps, lambda step: self.needs(step).processes)
+            check_trainings(steps, lambda step: self.needs(step).processes)
             self.locks = True
             self._take_in(nodes, refuse=True)
-            most = max((len(free.node.gpus) for free in self.placement.free.values()), default=0)
-            trained_on = gpus_per_training or min(GPUS_PER_TRAINING, max(1, most))
-            self.needs = needs or (lambda step: needs_of(step, trained_on, processes))
             self._require_room(steps)
             self.box = self._box()
         except BaseException:
@@ -145,11 +146,10 @@ class RayExecutor:
         return started
 
     def _submit(self, step: Step, needs: Needs, place: Place) -> Any:
-        import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         devices = {"WMSS_DEVICES": str(needs.gpus)}  # a worker that saw no GPU is not used again for a step with one
-        task = ray.remote(max_retries=0)(run_step).options(
+        task = remote_step(needs).options(
             name=step.label, num_cpus=needs.cores, num_gpus=needs.gpus, memory=int(needs.memory_gib * 2**30),
             scheduling_strategy=NodeAffinitySchedulingStrategy(place.node, soft=False),
             runtime_env={"env_vars": ENVIRONMENT | devices})
@@ -279,6 +279,23 @@ class RayExecutor:
         for ref in self.running:
             ray.cancel(ref, force=True)
         ray.shutdown()
+
+
+def modules_of(steps: Sequence[Step], processes: Processes) -> list[str]:
+    """Return what nodes with GPUs must have installed for these steps."""
+    return [*(["vllm"] if any(map(uses_vllm, steps)) else []),
+            *(["deepspeed"] if uses_deepspeed(steps, processes) else [])]
+
+
+def remote_step(needs: Needs) -> Any:
+    """Return the task that runs a step; a worker that computed on GPUs ends with it.
+
+    Ray sees to that by itself only where `ray.remote` is told of the GPUs, not its options: the worker would keep
+    their memory and the devices that it saw, and be used again for others.
+    """
+    import ray
+
+    return ray.remote(max_retries=0, max_calls=1 if needs.gpus else 0)(run_step)
 
 
 def on_cluster(store: Store, address: str, *, gpus_per_training: int | None = None, processes: int = 1,
