@@ -12,7 +12,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -38,6 +38,8 @@ class Clean:
     """Models whose unfinished tables keep what they need (default: tiny)."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """As for the tables: without it, tables on real files count as unfinished wishes of nobody."""
+    pool: Literal["own", "files"] = "own"
+    """As for the tables."""
 
 
 def clean(options: Clean) -> int:
@@ -67,7 +69,8 @@ def _needed(store: Store, options: Clean) -> set[str]:
     from replication.all_tables import plan_all
     from replication.run import missing_steps
 
-    wanted = Options(model=options.model, store=options.store, data_root=options.data_root, plan=True)
+    wanted = Options(model=options.model, store=options.store, data_root=options.data_root, pool=options.pool,
+                     plan=True)
     prepared, _ = plan_all(wanted)
     missing = missing_steps([step for one in prepared for step in one.run.targets], store)
     return {parent.id for step in missing for parent in step.parents.values()}

@@ -37,6 +37,9 @@ class Options:
         default_factory=lambda: Path(os.environ["WMSS_DATA_ROOT"]) if os.environ.get("WMSS_DATA_ROOT") else None
     )
     """Folder of real data files (WMSS_DATA_ROOT); layout in docs/data.md."""
+    pool: Literal["own", "files"] = "own"
+    """At paper scale: own trains on the paper's corpora, files on the GSM8K and MAWPS training files of the data root,
+    whose results are never compared with the paper's."""
     store: Path = STORE
     """Where the results of steps live (WMSS_STORE)."""
     results: Path = Path("results")

@@ -37,9 +37,11 @@ def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8) -> None:
         print(line)
     for planners in {run.planners.request.model.name: run.planners for run in runs}.values():
         if (name := planners.request.model.name) in SHAPES:
-            wanted = [step for run in runs if run.planners.request.model.name == name for step in run.targets]
+            own = [run for run in runs if run.planners.request.model.name == name]
+            wanted = [step for run in own for step in run.targets]
+            absent = {why: None for run in own for why in run.absent.values()}
             found, shape = estimate(wanted, missing_steps(wanted, store), shape_of(name), gpus=gpus), shape_of(name)
-            print("\n".join(lines(found, shape, lacks(found, planners.request, store.root))))
+            print("\n".join(lines(found, shape, lacks(found, planners.request, store.root, absent))))
 
 
 def _revisions(steps: Sequence[Step]) -> list[str]:

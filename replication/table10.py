@@ -28,11 +28,10 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
         for name, title in BENCHMARKS.items():
             for text in planners.methods(table):
                 column = f"{title} {planner.row_title(text)}"
-                asked = name in planners.benchmarks
+                reason = planners.lacking(name)
                 k, minus = (KS[-1], 1) if row == GAIN else (int(row), None)
-                measure = PassAtK(planner.sampled_grade(text, name, sampling), k, minus) if asked else None
-                planned.append(PlannedCell(row=row, column=column, group=title, measure=measure,
-                                           reason=None if asked else "not asked for (--benchmarks)",
+                measure = PassAtK(planner.sampled_grade(text, name, sampling), k, minus) if reason is None else None
+                planned.append(PlannedCell(row=row, column=column, group=title, measure=measure, reason=reason,
                                            paper=_paper(planner.model.context, row, column)))
     return planned
 

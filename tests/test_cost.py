@@ -196,6 +196,7 @@ def test_without_gpus_the_command_says_what_is_missing_and_shows_the_plan(tmp_pa
     done, seconds = table1("--model", "gemma-3-4b", tmp_path=tmp_path)
     assert seconds < 3
     assert done.returncode == 2 and "needs CUDA GPUs" in done.stderr and "Traceback" not in done.stderr
+    assert "benchmark data: MAWPS has no data" in done.stdout  # its only publisher is the paper's code repository
     lacking = done.stdout.partition("This machine lacks\n")[2]
     assert "GPUs: none" in lacking and "training data" not in lacking  # the corpus comes from the hub
 
@@ -212,6 +213,21 @@ def test_a_pool_that_needs_a_teacher_must_be_there(table, said, tmp_path):
     found = estimate(run.targets, closure(run.targets), SHAPES["qwen3-4b"], gpus=8)
     lines = [line.partition(" (")[0] for line in lacks(found, run.planners.request, tmp_path)]
     assert [line for line in lines if line.startswith("training data")] == said
+
+
+@pytest.mark.parametrize("table", ["table1", "table11"])
+def test_a_benchmark_that_nobody_has_is_a_missing_column_and_the_rest_is_planned(table):
+    from replication.cli import Options
+    from replication.running import prepare
+
+    declared = importlib.import_module(f"replication.{table}").TABLE
+    run = prepare((declared,), Options(model=("qwen3-4b",), data_root=None, plan=True), "qwen3-4b")[0].run
+    assert list(run.absent) == ["mawps"]
+    missing = {cell.column: cell.reason for cell in run.cells if cell.measure is None}
+    assert set(missing) == ({"MAWPS", "Math-Avg"} if table == "table1" else {"Math-Avg change"})
+    assert all("MAWPS has no data" in reason and "--data-root" in reason for reason in missing.values())
+    assert {step.benchmark for step in closure(run.targets) if step.kind == "problems"} >= (
+        {"gsm8k", "svamp"} if table == "table1" else set())
 
 
 def test_a_smaller_plan_costs_less_and_other_gpus_change_the_wall_clock(tmp_path):

@@ -1,9 +1,9 @@
 """The corpora as sources of a training run: a finished pool of the data root, or the AM corpus filtered on the way.
 
 `am` is `corpora/math/` or `corpora/code/` of the data root, as `python -m replication.corpora` writes it there; where
-that is missing, the corpus' two files in `am_deepseek_r1_distilled/` of the data root, and without a data root those of
-the hub, are filtered in the step's own folder, which is kept across kills. `logic` is `corpora/logic/`: it needs a
-teacher, so that it is never made on the way.
+that is missing, the corpus' two files in `am_deepseek_r1_distilled/` of the data root, else those of the hub, are
+filtered in the step's own folder, which is kept across kills. `logic` is `corpora/logic/`: it needs a teacher, so that
+it is never made on the way.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Origin:
 
     identity: tuple[tuple[str, str], ...]
     whole: bool = True
+    root: Path | None = None
+    """The data root that has it; None: the hub."""
 
 
 def find(source: str, domain: str, data_root: Path | None, *, hashing: bool) -> Origin | None:
@@ -43,28 +45,25 @@ def find(source: str, domain: str, data_root: Path | None, *, hashing: bool) -> 
     Args:
         source: `am` or `logic`.
         domain: math, code or logic.
-        data_root: the user's folder; None for the hub, which has the AM corpus only.
+        data_root: the user's folder, or None. What it lacks the hub has, for the AM corpus only.
         hashing: whether corpus files may be hashed (seconds a GB) and the hub be asked; without, they have no identity.
 
     Raises:
         ArtifactError: the report of a finished pool cannot be read.
         PrerequisiteError: the hub cannot be reached.
     """
-    if data_root is None:
-        if source != "am":
-            return None
-        entry = locks.hub_entry(AM_REPO)
-        known = None if entry is None else entry.revision
-        commit = hub.pinned_revision(AM_REPO, "dataset") if hashing else known
-        return Origin(((f"hub:{AM_REPO}", commit),) if commit else ())
-    report = _read_report(data_root / "corpora" / domain)
+    report = None if data_root is None else _read_report(data_root / "corpora" / domain)
     if report is not None:
         whole = report.get("limit") is None and (report.get("identity") or {}).get("held_out") is None
-        return Origin(((f"corpora/{domain}/pool.jsonl", str(report["pool_sha256"])),), whole)
-    files = _am_files(data_root) if source == "am" else ()
-    if not files:
+        return Origin(((f"corpora/{domain}/pool.jsonl", str(report["pool_sha256"])),), whole, data_root)
+    if source != "am":
         return None
-    return Origin(tuple((path.name, sha256_file(path)) for path in files) if hashing else ())
+    if data_root is not None and (files := _am_files(data_root)):
+        return Origin(tuple((path.name, sha256_file(path)) for path in files) if hashing else (), root=data_root)
+    entry = locks.hub_entry(AM_REPO)
+    known = None if entry is None else entry.revision
+    commit = hub.pinned_revision(AM_REPO, "dataset") if hashing else known
+    return Origin(((f"hub:{AM_REPO}", commit),) if commit else ())
 
 
 def how_to_get(source: str, domain: str, data_root: Path | None) -> str:
