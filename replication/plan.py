@@ -154,7 +154,8 @@ class Planner:
         if sources in CORPUS_SOURCES:
             root = None if self._origin is None else self._origin.root
         return BuildPool(domain=self.domain, sources=sources, limit=limit, seed=self.request.seed,
-                         sha256=hashes, hint_seconds=self.hint("pool"), data_root=None if root is None else str(root))
+                         sha256=hashes, threads=self.scale.threads, hint_seconds=self.hint("pool"),
+                         data_root=None if root is None else str(root))
 
     def pool(self) -> BuildPool:
         """The training pool of the domain."""

@@ -50,7 +50,7 @@ def _revisions(steps: Sequence[Step]) -> list[str]:
     lines = [f"hub: {repository} at {revision}" for repository, revision in found.items() if revision]
     if open_ones := [repository for repository, revision in found.items() if not revision]:
         lines.append(f"hub: not pinned yet: {', '.join(open_ones)}; the first fetch records the newest commit in "
-                     "foundation/lock.json")
+                     "foundation/lock.json (or WMSS_LOCK)")
     return lines
 
 

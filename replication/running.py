@@ -23,6 +23,7 @@ from replication.executors.local import local
 from replication.executors.ray_connection import check_form, require_ray
 from replication.isolation import require_isolation
 from replication.models import Model, backbone, has_hardware, model_named, require_hardware
+from replication.needs import check_processes
 from replication.plan import REFERENCE_TITLES, Planners, Request
 from replication.planning import print_plan
 from replication.provenance import gpu_devices, usable_cores
@@ -150,7 +151,8 @@ def check_trainings(steps: Sequence[Step], processes: int) -> None:
     """Refuse trainings that so many processes cannot share, before anything runs.
 
     Raises:
-        InputError: a global batch that does not split evenly, or settings that ZeRO cannot share out.
+        InputError: a global batch that does not split evenly, settings that ZeRO cannot share out, or the library's
+            NEFTune.
         PrerequisiteError: ZeRO without DeepSpeed.
     """
     if processes == 1:
@@ -159,6 +161,7 @@ def check_trainings(steps: Sequence[Step], processes: int) -> None:
 
     for step in steps:
         if step.kind in TRAININGS and (training := getattr(step, "training", None)) is not None:
+            check_processes(step, processes)
             try:
                 micro_batch(training, processes)
                 check_zero(training)

@@ -510,3 +510,31 @@ def test_samples_of_the_corpus(data_root, tmp_path):
     report = build(Corpus(kind="math", sources=sources), tmp_path / "out", workers=1)
     # The first has no reference answer, the card's record has no box.
     assert report["pool"]["dropped"] == {math_rules.NO_REFERENCE: 1, math_rules.FORMAT: 1}
+
+
+def test_what_filters_a_pool_on_the_way_is_in_its_identity_and_nothing_in_that_of_a_finished_one(monkeypatch):
+    from replication import source_steps
+    from replication.source_steps import BuildPool
+
+    def key(*names, domain="math", sources=("am",)):
+        return BuildPool(domain=domain, sources=sources, limit=None, seed=0,
+                         sha256=tuple((name, "1") for name in names)).key
+
+    raw, finished = ("am_0.5M.jsonl", "am_0.9M.jsonl"), ("corpora/math/pool.jsonl",)
+    before = key(*raw), key("hub:o/r"), key(*finished), key(sources=("synthetic",))
+    monkeypatch.setattr(source_steps, "minor_version", lambda name: "99.9")
+    after = key(*raw), key("hub:o/r"), key(*finished), key(sources=("synthetic",))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True, True]
+
+
+def test_a_pool_is_filtered_with_the_threads_of_its_step(small, tmp_path, monkeypatch):
+    from replication.corpora import building
+    from replication.corpora.sources import copy_pool
+
+    halves(small[0][0], tmp_path / "am_deepseek_r1_distilled")
+    seen = []
+    monkeypatch.setattr(building, "build", lambda *a, workers, **k: seen.append(workers) or {
+        "pool": {"kept": 0, "read": 0, "dropped": {}}})
+    with pytest.raises(InputError, match="no training example"):
+        copy_pool("am", "math", tmp_path, tmp_path, tmp_path / "scratch", limit=None, seed=0, workers=5)
+    assert seen == [5]

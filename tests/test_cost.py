@@ -365,3 +365,31 @@ def test_a_backbones_layout_is_the_lowest_stage_and_the_largest_micro_batch_that
     assert training.global_batch == 512 and (512 // gpus) % micro == 0
     identity = {f.name: f.metadata.get("identity", True) for f in fields(TrainingSettings)}
     assert not any(identity[name] for name in layout), "a layout is no part of what is computed"
+
+
+def test_every_kind_of_step_of_every_table_has_a_cost():
+    model, kinds = CostModel(shape=SHAPES["qwen3-4b"]), {}
+    for table in tables():
+        kinds |= {step.kind: step for step in closure(targets_of(table, "qwen3-4b"))}
+    assert {"samples", "sample-grades", "logit-statistics", "theory", "pool"} <= set(kinds)
+    assert not [kind for kind, step in kinds.items() if not model.cost(step).modelled]
+    samples = model.cost(kinds["samples"])
+    assert samples.gpus == 1 and samples.generated_tokens >= 64 * 30 * 1000 and samples.seconds > 600
+    assert model.cost(kinds["theory"]).seconds > model.cost(kinds["logit-statistics"]).seconds > 1
+    assert model.cost(kinds["sample-grades"]).seconds > 30 and model.cost(kinds["pool"]).seconds > 600
+
+
+def test_resumable_checkpoints_are_counted_with_all_they_hold():
+    """Three at once: weights, the optimizer's copy and moments; ZeRO-2 writes the weights twice."""
+    targets = targets_of("table1", "qwen3-4b")
+    found, shape = estimate(targets, closure(targets), SHAPES["qwen3-4b"], gpus=8), SHAPES["qwen3-4b"]
+    assert found.zero_stage == 2 and found.transient_bytes == pytest.approx(3 * 20 * 2 * shape.parameters)
+
+
+def test_the_exports_of_gemma_are_counted():
+    targets = targets_of("table1", "gemma-3-4b")
+    answers = [step for step in closure(targets) if step.kind == "generate"]
+    found, shape = estimate(targets, answers, SHAPES["gemma-3-4b"], gpus=8), SHAPES["gemma-3-4b"]
+    assert found.transient_bytes == 8 * 4 * shape.parameters
+    qwen = [step for step in closure(targets_of("table1", "qwen3-4b")) if step.kind == "generate"]
+    assert estimate(qwen, qwen, SHAPES["qwen3-4b"], gpus=8).transient_bytes == 0

@@ -77,7 +77,7 @@ def fetch_model(job: Job) -> dict[str, Any]:
         raise PrerequisiteError(f"{where} needs a CUDA GPU, and this build of torch ({torch.__version__}) finds none; "
                                 "install a CUDA build of torch that fits the driver")
     return from_hub(model_named(job.step.model), job.step.chat_template, job.output / "checkpoint",
-                    on_progress=job.on_progress)
+                    revision=job.step.revision, on_progress=job.on_progress)
 
 
 def _from_gguf(where: str, folder: Path) -> dict[str, Any]:

@@ -82,7 +82,8 @@ def _am_files(data_root: Path) -> tuple[Path, ...]:
 
 
 def copy_pool(source: str, domain: str, data_root: Path | None, output: Path, scratch: Path, *, limit: int | None,
-              seed: int, on_progress: Callable[[float], None] = lambda fraction: None) -> dict[str, Any]:
+              seed: int, revision: str | None = None, workers: int | None = None,
+              on_progress: Callable[[float], None] = lambda fraction: None) -> dict[str, Any]:
     """Write `pool.jsonl` (a seeded sample of at most `limit` examples) and `report.json`; return a step's notes.
 
     Args:
@@ -93,6 +94,8 @@ def copy_pool(source: str, domain: str, data_root: Path | None, output: Path, sc
         scratch: a folder that is kept across kills.
         limit: examples at most; None for all.
         seed: of the sample.
+        revision: commit of the hub's corpus; None: what the lock file says, or the newest.
+        workers: processes that filter; None for the number of cores. Changes no byte.
         on_progress: told the fraction done.
 
     Raises:
@@ -107,7 +110,7 @@ def copy_pool(source: str, domain: str, data_root: Path | None, output: Path, sc
     report = _finished(folder)
     if report is None:
         folder = scratch / "corpus"
-        report = _filtered(source, domain, data_root, folder, on_progress)
+        report = _filtered(source, domain, data_root, folder, revision, workers, on_progress)
     kept = int(report["pool"]["kept"])
     if kept == 0:
         raise InputError(f"no training example is left of {report['pool']['read']} read "
@@ -139,21 +142,21 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     return row
 
 
-def _filtered(source: str, domain: str, data_root: Path | None, folder: Path,
-              on_progress: Callable[[float], None]) -> dict[str, Any]:
+def _filtered(source: str, domain: str, data_root: Path | None, folder: Path, revision: str | None,
+              workers: int | None, on_progress: Callable[[float], None]) -> dict[str, Any]:
     from replication.corpora.building import Corpus, build
 
     files, fetched = _am_files(data_root) if data_root is not None and source == "am" else (), 0.0
     if data_root is None and source == "am":
         entry = locks.hub_entry(AM_REPO)
         names = sorted(entry.files) if entry is not None else [f"{name}.zst" for name in _AM_NAMES]
-        files = tuple(hub.fetch_all(AM_REPO, names, repo_type="dataset",
+        files = tuple(hub.fetch_all(AM_REPO, names, repo_type="dataset", revision=revision,
                                     on_progress=lambda fraction: on_progress(fraction / 2)))
         fetched = 0.5
     if not files:
         raise PrerequisiteError(how_to_get(source, domain, data_root))
     places = {path.name: place for place, path in enumerate(files)}
-    return build(Corpus(kind="math" if domain == "math" else "code", sources=files), folder,
+    return build(Corpus(kind="math" if domain == "math" else "code", sources=files), folder, workers=workers,
                  on_progress=lambda name, read, kept: on_progress(
                      fetched + (1 - fetched) * places[name] / len(files)))
 
