@@ -16,6 +16,7 @@ from foundation.locks import LOCK_PATH, SHIPPED_LOCK
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy",
             "math-verify", "latex2sympy2-extended", "sympy", "vllm", "wmss-replication")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @cache
@@ -31,10 +32,8 @@ def packages() -> dict[str, str]:
 
 
 @cache
-def commit() -> dict[str, Any]:
-    """Return the commit of the checkout and whether tracked files differ from it; nulls outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-
+def commit(root: Path = ROOT) -> dict[str, Any]:
+    """Return the commit of a checkout and whether tracked files differ from it; nulls outside a checkout."""
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 

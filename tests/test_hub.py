@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fake_hub import FakeHub
@@ -21,7 +22,8 @@ from hub_server import COMMIT, SIGNATURE, HubServer
 from safetensors.torch import load_file
 
 from evaluation.benchmarks import BENCHMARKS
-from foundation.errors import PrerequisiteError, StorageError
+from evaluation.benchmarks.fetching import fetch_files
+from foundation.errors import InputError, PrerequisiteError, StorageError
 from foundation.hub import fetch
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,7 @@ BIG = hashlib.sha256(b"seed").digest() * 20_000  # 640 kB
 FETCH = """
 import sys
 from pathlib import Path
+from unittest import mock
 from foundation.exits import exit_with_message
 from foundation.hub import fetch
 

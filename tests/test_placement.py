@@ -50,9 +50,14 @@ def test_a_pair_of_models_needs_the_memory_of_two(paper):
 
 
 def test_a_pool_takes_its_threads_and_the_theory_all_its_models(paper):
+    from replication.cli import Options
+    from replication.running import prepare
+    from replication.theory import TABLE as THEORY
+
     pool = next(step for step in paper if step.kind == "pool" and step.domain == "math")
     assert (needs_of(pool).cores, needs_of(pool).memory_gib) == (8, 4.0)
-    steps = closure([step for table in ("table6", "table7") for step in targets_of(table, "qwen3-4b")])
+    theory = prepare((THEORY,), Options(model=("qwen3-4b",), data_root=None, plan=True), "qwen3-4b")[0].run.targets
+    steps = closure([*theory, *targets_of("table7", "qwen3-4b")])
     alone, theory = (max(needs_of(step).memory_gib for step in steps if step.kind == kind)
                      for kind in ("logit-statistics", "theory"))
     assert theory > alone + 2 * 4 * 4.0e9 / 2**30
