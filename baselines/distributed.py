@@ -142,7 +142,9 @@ def deepspeed_config(training: TrainingSettings, *, clip_norm: float,
     if universal:
         config["checkpoint"] = {"load_universal": True}
     if training.compute_dtype == "bfloat16":  # autocast over fp32 weights, as in one process
-        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+        # By default DeepSpeed also sends the gradients of every Linear (and under ZeRO-3 its weights) in bfloat16:
+        # sums over processes would be rounded to 8 bits. Named modules are those; with none, all stays fp32.
+        config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
     return config
 
 

@@ -11,12 +11,13 @@ import contextlib
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from foundation.errors import InputError
+from foundation.errors import InputError, StorageError
 from foundation.files import sha256_file
 from foundation.hub_errors import Asked, explained
 from foundation.locks import LOCK_PATH, RepoType, hub_entry, record_hub_file, record_hub_revision
@@ -29,40 +30,54 @@ _BROKEN = ("ReadError", "ReadTimeout", "RemoteProtocolError", "WriteError")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
-def fetch(repo_id: str, filename: str, *, repo_type: RepoType, lock: Path = LOCK_PATH,
+def fetch(repo_id: str, filename: str, *, repo_type: RepoType, lock: Path = LOCK_PATH, revision: str | None = None,
           on_progress: Callable[[float], None] | None = None) -> Path:
     """Return the local path of a hub file, fetched at the recorded commit or, the first time, at the newest.
+
+    With `revision`, what is fetched does not depend on the lock file, which on another machine may hold nothing yet,
+    or may be one that cannot be written.
 
     Args:
         repo_id: `owner/name`.
         filename: within the repository.
         repo_type: model or dataset.
         lock: the lock file.
+        revision: the commit that is meant, where the caller knows it.
         on_progress: told the fraction of this file that is here; None: the client shows a bar of its own.
 
     Raises:
         PrerequisiteError: the hub cannot be reached, or does not give the file; the message says how to get it.
-        InputError: the content differs from the recorded hash; it was then removed from the cache.
+        InputError: the content differs from the recorded hash; it was then removed from the cache. Or another commit
+            than `revision` is recorded.
         StorageError: no space for it.
     """
     entry = hub_entry(repo_id, lock)
-    pinned = entry.revision if entry else None
+    pinned = _agreed(repo_id, entry.revision if entry else None, revision, lock)
     asked = Asked(repo_id=repo_id, repo_type=repo_type, what=filename, pinned=pinned, lock=lock)
     expected = entry.files.get(filename) if entry else None
     path = _cached(asked) if pinned else None
-    revision = pinned or ""
+    commit = pinned or ""
     if path is None:
-        path, revision = _download(asked, on_progress)
+        path, commit = _download(asked, on_progress)
     found = sha256_file(path)
     if (should_be := expected or _published_sha256(path) or found) != found:
         raise _refused(path, asked, should_be, found, recorded=expected is not None)
     if expected is None:
-        record_hub_file(repo_id, filename, repo_type=repo_type, revision=revision, sha256=found, lock=lock)
+        with contextlib.suppress(*(() if revision is None else (StorageError,))):
+            record_hub_file(repo_id, filename, repo_type=repo_type, revision=commit, sha256=found, lock=lock)
     return path
 
 
+def _agreed(repo_id: str, recorded: str | None, asked: str | None, lock: Path) -> str | None:
+    if recorded is not None and asked is not None and recorded != asked:
+        raise InputError(f"{lock} of this machine ({socket.gethostname()}) records commit {recorded} of {repo_id}, the "
+                         f"step is of commit {asked}: the checkouts differ; copy the lock file of the machine that the "
+                         "command was given on")
+    return recorded or asked
+
+
 def fetch_all(repo_id: str, filenames: Sequence[str], *, repo_type: RepoType, lock: Path = LOCK_PATH,
-              on_progress: Callable[[float], None] | None = None) -> list[Path]:
+              revision: str | None = None, on_progress: Callable[[float], None] | None = None) -> list[Path]:
     """Return the local paths of several files of a repository, in their order; `on_progress` speaks of all together.
 
     Raises:
@@ -73,7 +88,7 @@ def fetch_all(repo_id: str, filenames: Sequence[str], *, repo_type: RepoType, lo
             return None
         return lambda fraction: on_progress((done + fraction) / len(filenames))
 
-    return [fetch(repo_id, name, repo_type=repo_type, lock=lock, on_progress=part(done))
+    return [fetch(repo_id, name, repo_type=repo_type, lock=lock, revision=revision, on_progress=part(done))
             for done, name in enumerate(filenames)]
 
 

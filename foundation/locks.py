@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from foundation.errors import InputError, PrerequisiteError
+from foundation.errors import InputError, PrerequisiteError, StorageError
 from foundation.files import storage_error, write_atomic
 from foundation.records import verify_sha256
 
-LOCK_PATH = Path(__file__).with_name("lock.json")
+SHIPPED_LOCK = Path(__file__).with_name("lock.json")
+LOCK_PATH = Path(os.environ.get("WMSS_LOCK") or SHIPPED_LOCK)
+"""WMSS_LOCK names another one, for a checkout that cannot be written; until it exists the shipped one is read."""
 RepoType = Literal["dataset", "model"]
 
 
@@ -91,26 +93,36 @@ def record_hub_file(
 
 
 def _record(repo_id: str, repo_type: RepoType, revision: str, hashes: dict[str, str], lock: Path) -> None:
-    with _exclusive(lock):
-        content = _read(lock)
-        entry = content["hub"].setdefault(repo_id, {"type": repo_type, "revision": None, "files": {}})
-        known = {"revision": entry["revision"], **{f"sha256 of {name}": entry["files"].get(name) for name in hashes}}
-        new = {"revision": revision, **{f"sha256 of {name}": value for name, value in hashes.items()}}
-        for what, value in new.items():
-            if known[what] not in (None, value):
-                raise InputError(f"{lock}: {repo_id} has the {what} {known[what]}, fetched was {value}; "
-                                 "to move to another version set the entry to null")
-        if known == new:
-            return
-        entry["revision"] = revision
-        entry["files"].update(hashes)
-        write_atomic(lock, json.dumps(content, indent=2) + "\n")
+    try:
+        with _exclusive(lock):
+            _write(repo_id, repo_type, revision, hashes, lock)
+    except StorageError as error:
+        raise StorageError(f"{error}. The environment variable WMSS_LOCK names a lock file elsewhere; it begins as a "
+                           f"copy of {SHIPPED_LOCK}") from error
+
+
+def _write(repo_id: str, repo_type: RepoType, revision: str, hashes: dict[str, str], lock: Path) -> None:
+    content = _read(lock)
+    entry = content["hub"].setdefault(repo_id, {"type": repo_type, "revision": None, "files": {}})
+    known = {"revision": entry["revision"], **{f"sha256 of {name}": entry["files"].get(name) for name in hashes}}
+    new = {"revision": revision, **{f"sha256 of {name}": value for name, value in hashes.items()}}
+    for what, value in new.items():
+        if known[what] not in (None, value):
+            raise InputError(f"{lock}: {repo_id} has the {what} {known[what]}, fetched was {value}; "
+                             "to move to another version set the entry to null")
+    if known == new:
+        return
+    entry["revision"] = revision
+    entry["files"].update(hashes)
+    write_atomic(lock, json.dumps(content, indent=2) + "\n")
 
 
 def _read(lock: Path) -> dict[str, Any]:
     try:
         content = json.loads(lock.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
+        if lock == LOCK_PATH != SHIPPED_LOCK:
+            return _read(SHIPPED_LOCK)
         raise PrerequisiteError(f"the lock file {lock} is missing; restore it from the repository") from error
     except ValueError as error:
         raise InputError(f"the lock file {lock} is not JSON ({error}); restore it from the repository") from error
@@ -124,6 +136,8 @@ def _read(lock: Path) -> dict[str, Any]:
 def _exclusive(lock: Path) -> Iterator[None]:
     """Let one process at a time read and rewrite. The folder is locked: the file itself is replaced by the write."""
     try:
+        if lock == LOCK_PATH:
+            lock.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(lock.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise storage_error(error, lock) or error from error

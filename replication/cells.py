@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,8 @@ def _of_group(planners: Planners, table: Table, line: Line, group: Group) -> lis
     unavailable = planner.unavailable
     cells, columns = [], []
     for name in group.columns:
-        asked = name in planners.benchmarks
-        measure = Accuracy(planners.grades(table, line, name)) if asked and unavailable is None else None
-        reason = unavailable or (None if asked else "not asked for (--benchmarks)")
+        reason = unavailable or planners.lacking(name)
+        measure = Accuracy(planners.grades(table, line, name)) if reason is None else None
         column = BENCHMARKS[name].title
         cells.append(PlannedCell(row=title, column=column, group=group.title, measure=measure, reason=reason,
                                  paper=paper_value(planner, table, line, title, column), key=(line.text, name),
@@ -56,11 +56,20 @@ def _of_group(planners: Planners, table: Table, line: Line, group: Group) -> lis
     if group.average is not None:
         known = [column for column in columns if column is not None]
         whole = len(known) == len(columns)
-        reason = None if whole else unavailable or f"needs all {len(columns)} columns, {len(known)} were asked for"
+        reason = None if whole else unavailable or incomplete(planners, group.columns)
         cells.append(PlannedCell(row=title, column=group.average, group=group.title, reason=reason,
                                  measure=Average(tuple(known)) if whole else None,
                                  paper=paper_value(planner, table, line, title, group.average)))
     return cells
+
+
+def incomplete(planners: Planners, columns: Sequence[str]) -> str | None:
+    """Return why there is no average over columns of which some are missing."""
+    asked = [name for name in columns if name in planners.benchmarks]
+    if len(asked) < len(columns):
+        return f"needs all {len(columns)} columns, {len(asked)} were asked for"
+    return next((f"needs all {len(columns)} columns: {reason}" for name in asked
+                 if (reason := planners.lacking(name)) is not None), None)
 
 
 def paper_value(planner: Planner, table: Table, line: Line, row: str, column: str) -> float | None:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -48,6 +48,8 @@ class Clean:
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=named_or_none)] = field(
         default_factory=data_root)
     """As the tables were run: folder of real data files (WMSS_DATA_ROOT)."""
+    pool: Literal["own", "files"] = "own"
+    """As the tables were run."""
     limit_train: Annotated[int | None, arg("N", "no limit")] = None
     """As the tables were run."""
     limit_eval: Annotated[int | None, arg("N", "no limit")] = None
@@ -123,7 +125,8 @@ def _wishes(store: Store, options: Clean) -> _Wishes:
 
 def _tables(options: Clean) -> Options:
     return Options(model=options.model, store=options.store, data_root=options.data_root, seed=options.seed,
-                   limit_train=options.limit_train, limit_eval=options.limit_eval, set=options.set, plan=True)
+                   limit_train=options.limit_train, limit_eval=options.limit_eval, set=options.set,
+                   pool=options.pool, plan=True)
 
 
 def _behind(prepared: Sequence[Prepared]) -> set[str]:

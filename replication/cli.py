@@ -53,6 +53,9 @@ class Options:
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=named_or_none)] = field(
         default_factory=data_root)
     """Folder of real data files (WMSS_DATA_ROOT); layout in docs/data.md."""
+    pool: Literal["own", "files"] = "own"
+    """At paper scale: own trains on the paper's corpora, files on the GSM8K and MAWPS training files of the data root,
+    whose results are never compared with the paper's."""
     store: Path = STORE
     """Where the results of steps live (WMSS_STORE)."""
     results: Path = Path("results")

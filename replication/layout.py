@@ -10,7 +10,7 @@ from replication.cost.estimate import TRAININGS
 from replication.cost.fit import GIGA, USABLE, needed_bytes, remedies, stage_in_force
 from replication.cost.shapes import SHAPES
 from replication.cost.step_costs import GPUS_PER_TRAINING
-from replication.needs import backbone_of, needs_of
+from replication.needs import backbone_of, check_processes, needs_of
 from replication.steps import Step
 
 Processes = Callable[[Step], int]
@@ -41,7 +41,8 @@ def check_trainings(steps: Iterable[Step], processes: Processes) -> None:
     """Refuse trainings that so many processes cannot share, before anything runs.
 
     Raises:
-        InputError: a global batch that does not split evenly, or settings that ZeRO cannot share out.
+        InputError: a global batch that does not split evenly, settings that ZeRO cannot share out, or the library's
+            NEFTune.
         PrerequisiteError: ZeRO without DeepSpeed.
     """
     shared = [(step, count) for step in _trainings(steps) if (count := processes(step)) > 1]
@@ -50,6 +51,7 @@ def check_trainings(steps: Iterable[Step], processes: Processes) -> None:
     from baselines.distributed import check_zero, micro_batch
 
     for step, count in shared:
+        check_processes(step, count)
         try:
             micro_batch(step.training, count)
             check_zero(step.training)

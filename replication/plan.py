@@ -60,6 +60,8 @@ class Request:
     """The methods at hand, the user's included."""
     unsafe_code_execution: bool = False
     """Run programs even where no isolation works."""
+    pool_files: bool = False
+    """Train on the real files of the data root where the scale's own pool is the paper's corpus."""
     plan_only: bool = False
     """Ask nothing of the network and require no data: steps are shown, not run."""
 
@@ -129,31 +131,31 @@ class Planner:
         """Why nothing can be trained in this domain here, or None."""
         if self._sources():
             return None
-        return f"there is no {self.domain} pool to train on {self._where()} (docs/data.md)"
-
-    def _where(self) -> str:
-        return "among the real files of a data root" if self.request.data_root else f"at {self.scale.name} scale"
+        where = "among real files (--pool files)" if self.request.pool_files else f"at {self.scale.name} scale"
+        return f"there is no {self.domain} pool to train on {where} (docs/data.md)"
 
     def _sources(self) -> tuple[str, ...]:
-        """The paper's corpus, unless a data root is named that lacks it: then its real files, as at small scale."""
-        sources = self.scale.pool_sources.get(self.domain, ())
-        if sources in CORPUS_SOURCES and self.request.data_root is not None and self._origin is None:
-            return SCALES["small"].pool_sources.get(self.domain, ())
-        return sources
+        """The scale's own: a data root that lacks the paper's corpus never stands in for it unless that was asked."""
+        scale = SCALES["small"] if self.request.pool_files else self.scale
+        return scale.pool_sources.get(self.domain, ())
 
     @cached_property
     def _origin(self) -> corpora.Origin | None:
         """Where the paper's corpus would come from."""
         (source,) = self.scale.pool_sources[self.domain]
-        return corpora.find(source, self.domain, self.request.data_root, hashing=not self.request.plan_only)
+        root = None if self.request.data_root is None else self._data_root()
+        return corpora.find(source, self.domain, root, hashing=not self.request.plan_only)
 
     @cached_property
     def _pool(self) -> BuildPool:
         sources = self._sources()
         limit = self.scale.pool_size_of(self.domain) if self.request.limit_train is None else self.request.limit_train
+        hashes, root = self._pool_hashes(sources), self.request.data_root
+        if sources in CORPUS_SOURCES:
+            root = None if self._origin is None else self._origin.root
         return BuildPool(domain=self.domain, sources=sources, limit=limit, seed=self.request.seed,
-                         sha256=self._pool_hashes(sources), hint_seconds=self.hint("pool"),
-                         data_root=None if self.request.data_root is None else str(self.request.data_root))
+                         sha256=hashes, threads=self.scale.threads, hint_seconds=self.hint("pool"),
+                         data_root=None if root is None else str(root))
 
     def pool(self) -> BuildPool:
         """The training pool of the domain."""
@@ -194,7 +196,7 @@ class Planner:
 
         Raises:
             InputError: no such benchmark.
-            PrerequisiteError: its file is missing.
+            PrerequisiteError: its file is missing, and the hub has no copy.
         """
         chosen = benchmark(name)
         of_code = self.scale.code_size if chosen.domain == "code" else None
@@ -203,14 +205,26 @@ class Planner:
         if self.scale.problems_source == "synthetic":
             return LoadProblems(benchmark=name, source="synthetic", limit=limit, seed=self.request.seed,
                                 hint_seconds=self.hint("problems"))
-        if self.scale.problems_source == "hub" and self.request.data_root is None:
-            revision = self._hub_revision(chosen.hub_repo, "dataset") if chosen.hub_repo else None
+        if (reason := self.absent(name)) is not None:
+            raise PrerequisiteError(reason)
+        if self.scale.problems_source == "hub" and chosen.hub_repo is not None and not self._in_data_root(chosen.file):
+            revision = self._hub_revision(chosen.hub_repo, "dataset")
             return LoadProblems(benchmark=name, source=f"hub:{chosen.hub_repo}@{revision}", limit=limit,
                                 seed=self.request.seed, hint_seconds=self.hint("problems"))
         root = self._data_root()
         path = locks.check_data_file(root, chosen.file, source=how_to_get(chosen))
         return LoadProblems(benchmark=name, source="data_root", limit=limit, seed=self.request.seed,
                             sha256=sha256_file(path), data_root=str(root), hint_seconds=self.hint("problems"))
+
+    def _in_data_root(self, file: str) -> bool:
+        return self.request.data_root is not None and (self._data_root() / file).is_file()
+
+    def absent(self, name: str) -> str | None:
+        """Return why a benchmark of a scale that reads the hub has no data, neither there nor in the data root."""
+        chosen = benchmark(name)
+        if self.scale.problems_source != "hub" or chosen.hub_repo is not None or self._in_data_root(chosen.file):
+            return None
+        return f"{chosen.title} has no data. {how_to_get(chosen)}"
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -331,6 +345,12 @@ class Planners:
     def methods(self, table: Table) -> tuple[str, ...]:
         """Return the texts of a table's method rows, each once."""
         return tuple(dict.fromkeys(line.text for line in table.lines))
+
+    def lacking(self, name: str) -> str | None:
+        """Return why a column has no cells in this run: it was not asked for, or has no data. Else None."""
+        if name not in self.benchmarks:
+            return "not asked for (--benchmarks)"
+        return self(benchmark(name).domain).absent(name)
 
     def grades(self, table: Table, line: Line, name: str) -> tuple[Grade, ...]:
         """Return the verdicts behind a cell, one step for each of the table's trainings."""

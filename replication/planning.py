@@ -38,10 +38,12 @@ def print_plan(runs: Sequence[TableRun], store: Store, gpus: int = 8,
         print(line)
     for planners in {run.planners.request.model.name: run.planners for run in runs}.values():
         if (name := planners.request.model.name) in SHAPES:
-            wanted = [step for run in runs if run.planners.request.model.name == name for step in run.targets]
+            own = [run for run in runs if run.planners.request.model.name == name]
+            wanted = [step for run in own for step in run.targets]
+            absent = {why: None for run in own for why in run.absent.values()}
             shape = shape_of(name)
             found = estimate(wanted, missing_steps(wanted, store), shape, gpus=gpus, train_processes=train_processes)
-            print("\n".join(lines(found, shape, lacks(found, planners.request, store.root))))
+            print("\n".join(lines(found, shape, lacks(found, planners.request, store.root, absent))))
 
 
 def _revisions(steps: Sequence[Step]) -> list[str]:
@@ -50,7 +52,7 @@ def _revisions(steps: Sequence[Step]) -> list[str]:
     lines = [f"hub: {repository} at {revision}" for repository, revision in found.items() if revision]
     if open_ones := [repository for repository, revision in found.items() if not revision]:
         lines.append(f"hub: not pinned yet: {', '.join(open_ones)}; the first fetch records the newest commit in "
-                     "foundation/lock.json")
+                     "foundation/lock.json (or WMSS_LOCK)")
     return lines
 
 

@@ -11,8 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from foundation.files import sha256_file
+from foundation.locks import LOCK_PATH, SHIPPED_LOCK
+
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy",
             "math-verify", "latex2sympy2-extended", "sympy", "vllm", "deepspeed", "flash-attn", "wmss-replication")
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @cache
@@ -28,15 +32,14 @@ def packages() -> dict[str, str]:
 
 
 @cache
-def commit() -> dict[str, Any]:
-    """Return the commit of the checkout and whether tracked files differ from it; nulls outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
-
+def commit(root: Path = ROOT) -> dict[str, Any]:
+    """Return the commit of a checkout and whether tracked files differ from it; nulls outside a checkout."""
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        # The first fetch writes the lock file: its content is recorded by itself.
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!foundation/lock.json")
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(dirty)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
@@ -108,5 +111,7 @@ def gpu_memory() -> tuple[float, ...]:
 
 
 def provenance() -> dict[str, Any]:
-    """Return everything above and the Python version, for manifests and result files."""
-    return {**commit(), "python": sys.version.split()[0], "packages": packages(), "hardware": hardware()}
+    """Return everything above, the Python version and the lock file's sha256, for manifests."""
+    lock = LOCK_PATH if LOCK_PATH.is_file() else SHIPPED_LOCK
+    return {**commit(), "lock_sha256": sha256_file(lock), "python": sys.version.split()[0], "packages": packages(),
+            "hardware": hardware()}

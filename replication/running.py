@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -113,6 +114,8 @@ def execute_plan(runs: Sequence[TableRun], store: Store, options: Options) -> Ru
             run here, trainings that do not fit the GPUs, or ZeRO without DeepSpeed; nothing was run.
         InputError: trainings that the processes cannot share.
     """
+    for why in {why: None for run in runs for why in run.absent.values()}:
+        print(f"a column stays missing: {why}", file=sys.stderr, flush=True)
     targets: list[Step] = list({step.key: step for run in runs for step in run.targets}.values())
     missing = missing_steps(targets, store)
     require_isolation(missing, unsafe=options.unsafe_code_execution)  # its warning is heard here: workers are mute
@@ -144,9 +147,12 @@ def _request(model: Model, options: Options, registry: dict[str, type[Method]]) 
     chosen = () if options.backend == "auto" else [f"{part}.backend={options.backend}" for part in ("eval", "rollouts")]
     configuration = with_changes(configuration_of(model.name, scale), [*chosen, *options.set], registry)
     _check_numbers(options, configuration)
+    if options.pool == "files" and scale.problems_source != "hub":
+        raise InputError(f"--pool files is for models of paper scale; {model.name} has its own pool")
     return Request(model=model, scale=scale, configuration=configuration, data_root=options.data_root,
                    limit_train=options.limit_train, limit_eval=options.limit_eval, seed=options.seed,
                    registry=registry, unsafe_code_execution=options.unsafe_code_execution,
+                   pool_files=options.pool == "files",
                    plan_only=options.plan or not (options.executor == "ray" or has_hardware(model)))
 
 

@@ -126,8 +126,9 @@ SCALES: dict[str, Scale] = {
             configuration=Configuration(
                 train=PAPER_TRAINING, second_epoch=PAPER_TRAINING,
                 data=DataSettings(max_length=integer("train.max_length")),
-                eval=EvaluationSettings(compute_dtype="bfloat16", backend="vllm"),
-                rollouts=RolloutSettings(backend="vllm"),
+                # Batches are those of `--backend hf`: 64 sequences of 8,192 tokens would fill the GPU with their cache.
+                eval=EvaluationSettings(compute_dtype="bfloat16", backend="vllm", batch_size=16),
+                rollouts=RolloutSettings(backend="vllm", batch_size=32),
             ),
             pool_sources={"math": ("am",), "code": ("am",), "logic": ("logic",)}, pool_size={},
             benchmark_size=None, problems_source="hub",

@@ -12,7 +12,14 @@ from typing import Any, ClassVar
 
 from baselines.settings import TrainingSettings
 from replication.corpora.sources import AM_REPO
-from replication.steps import NOT_IDENTITY, TRAINING_LIBRARIES, Step, of_domain
+from replication.steps import (
+    GRADING_LIBRARIES,
+    NOT_IDENTITY,
+    TRAINING_LIBRARIES,
+    Step,
+    minor_version,
+    of_domain,
+)
 
 
 def hub_revisions(steps: Iterable[Step]) -> dict[str, str | None]:
@@ -91,6 +98,14 @@ class BuildPool(Step):
     sha256: tuple[tuple[str, str], ...] = ()
     """Of each data-root file read: the content is the identity, the path is not."""
     data_root: str | None = field(default=None, metadata=NOT_IDENTITY)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """As of every step; the corpus' math is filtered by the grader's libraries, where that is done on the way."""
+        finished = any(name.startswith("corpora/") for name, _ in self.sha256)
+        judged = self.sources == ("am",) and self.domain == "math" and not finished
+        own = {"libraries": {name: minor_version(name) for name in GRADING_LIBRARIES}} if judged else {}
+        return {**super().identity, **own}
 
     @property
     def repository(self) -> str | None:

@@ -32,11 +32,10 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
         for name, title in BENCHMARKS.items():
             for text in planners.methods(table):
                 column = f"{title} {planner.row_title(text)}"
-                asked = name in planners.benchmarks
+                reason = planners.lacking(name)
                 k, minus = (KS[-1], 1) if row == GAIN else (int(row), None)
-                measure = PassAtK(_grades(planner, text, name), k, minus) if asked else None
-                planned.append(PlannedCell(row=row, column=column, group=title, measure=measure,
-                                           reason=None if asked else "not asked for (--benchmarks)",
+                measure = PassAtK(_grades(planner, text, name), k, minus) if reason is None else None
+                planned.append(PlannedCell(row=row, column=column, group=title, measure=measure, reason=reason,
                                            paper=_paper(planner.model.context, row, column)))
     return planned
 
@@ -54,7 +53,8 @@ def extras(run: TableRun, store: Store) -> dict[str, list[Any]]:
     for text, anchor in ((text, anchor) for anchor in anchors for text in run.methods if text not in anchors):
         titles = {"row": planner.row_title(text), "against": planner.row_title(anchor)}
         for name, title in BENCHMARKS.items():
-            both = [_grades(planner, row, name) for row in (text, anchor)] if name in run.planners.benchmarks else []
+            there = run.planners.lacking(name) is None
+            both = [_grades(planner, row, name) for row in (text, anchor)] if there else []
             if both and all(map(store.is_done, both)):
                 found += [titles | compare_scores(f"{title}, k = {k}", *(PassAtK(step, k).by_problem(store)
                                                                          for step in both)) for k in KS]

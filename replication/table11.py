@@ -4,7 +4,7 @@
 """
 
 from replication import plots
-from replication.cells import PlannedCell
+from replication.cells import PlannedCell, incomplete
 from replication.cli import main
 from replication.declarations import Group, Line, Plot, Table
 from replication.measures import Accuracy, Average, Gain, Measure, Noted, Seconds
@@ -31,6 +31,10 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
                 planned.append(PlannedCell(row=title, column=column, group="Cost" if column != BENEFIT else "Benefit",
                                            measure=measure, paper=_paper(planner.model.context, title, column),
                                            paper_text=_printed(planner.model.context, title, column)))
+        if text != "sft" and (reason := _without_benefit(planners)) is not None:
+            planned.append(PlannedCell(row=title, column=BENEFIT, group="Benefit", measure=None, reason=reason,
+                                       paper=_paper(planner.model.context, title, BENEFIT),
+                                       paper_text=_printed(planner.model.context, title, BENEFIT)))
     return planned
 
 
@@ -48,11 +52,17 @@ def _measures(planners: Planners, planner: Planner, table: Table, text: str) -> 
         found[name] = Seconds(steps) if (steps := of_kinds(kinds)) else None
     found["Speed"] = Seconds(trainings, per_token=True)
     found |= {"Updates": Noted(trainings, "updates"), "Examples": Noted(trainings, "examples_seen")}
-    if text != "sft" and all(name in planners.benchmarks for name in MATH.columns):
+    if text != "sft" and all(planners.lacking(name) is None for name in MATH.columns):
         ours, theirs = (Average(tuple(Accuracy(planners.grades(table, Line(row), name)) for name in MATH.columns))
                         for row in (text, "sft"))
         found[BENEFIT] = Gain(ours, theirs)
     return found
+
+
+def _without_benefit(planners: Planners) -> str | None:
+    """Return which benchmark without data the average needs; None where there is none, or not all were asked for."""
+    asked = all(name in planners.benchmarks for name in MATH.columns)
+    return incomplete(planners, MATH.columns) if asked else None
 
 
 def _paper(model: str, row: str, column: str) -> float | None:

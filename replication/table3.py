@@ -21,11 +21,11 @@ def cells(planners: Planners, table: Table) -> list[PlannedCell]:
         for text, heading in ROWS.items():
             for name, title in (("math500", "MATH500"), ("gsm8k", "GSM8K")):
                 line, column = Line(text, row, at), f"{heading} {title}"
-                asked = name in planners.benchmarks
+                reason = planners.lacking(name)
                 planned.append(PlannedCell(
                     row=row, column=column, group="Math", paper=paper_value(planner, table, line, row, column),
-                    measure=Accuracy(planners.grades(table, line, name)) if asked else None,
-                    reason=None if asked else "not asked for (--benchmarks)"))
+                    measure=Accuracy(planners.grades(table, line, name)) if reason is None else None,
+                    reason=reason))
     return planned
 
 

@@ -37,6 +37,12 @@ class TableRun:
         return tuple(dict.fromkeys(line.text for line in self.table.lines))
 
     @property
+    def absent(self) -> dict[str, str]:
+        """Benchmarks that were asked for and have no data, with the reason."""
+        names = [name for group in self.table.groups for name in group.columns if name in self.planners.benchmarks]
+        return {name: reason for name in names if (reason := self.planners.lacking(name)) is not None}
+
+    @property
     def targets(self) -> list[Step]:
         """The steps that the cells are read from, each once."""
         steps = [step for cell in self.cells if cell.measure is not None for step in cell.measure.steps]

@@ -410,13 +410,15 @@ def test_a_pool_of_the_paper_is_known_by_its_content(small, tmp_path):
     from replication.corpora.sources import find
 
     sources, whole = small
-    assert find("am", "math", tmp_path, hashing=True) is None and find("logic", "logic", None, hashing=True) is None
+    assert find("logic", "logic", tmp_path, hashing=True) is None and find("logic", "logic", None, hashing=True) is None
+    assert find("am", "math", tmp_path, hashing=False).root is None  # an empty data root does not hide the hub
     halves(sources[0], tmp_path / "am_deepseek_r1_distilled")
     raw = find("am", "math", tmp_path, hashing=True)
     assert [name for name, _ in raw.identity] == ["am_0.5M.jsonl", "am_0.9M.jsonl"] and raw.whole
+    assert raw.root == tmp_path
     assert find("am", "math", tmp_path, hashing=False).identity == ()
     (tmp_path / "am_deepseek_r1_distilled" / "am_0.9M.jsonl").unlink()
-    assert find("am", "math", tmp_path, hashing=True) is None  # a part is not the corpus
+    assert find("am", "math", tmp_path, hashing=False).root is None  # a part is not the corpus
     (tmp_path / "corpora").mkdir()
     folder = tmp_path / "corpora" / "math"
     folder.symlink_to(whole)
@@ -440,6 +442,43 @@ def test_a_table_at_paper_scale_trains_on_the_pool_of_its_data_root(small, tmp_p
     real = planner(model="qwen3-4b", data_root=tmp_path)
     assert real.pool().sources == ("am",) and real.comparable_with_the_paper
     assert [name for name, _ in real.pool().sha256] == ["corpora/math/pool.jsonl"]
+    assert real.pool().data_root == str(tmp_path)
+
+
+def test_at_paper_scale_a_benchmark_comes_from_the_data_root_where_it_lies_there_else_from_the_hub(data_root, tmp_path):
+    from test_wmss import planner
+
+    (tmp_path / "mawps" / "wmss").mkdir(parents=True)
+    (tmp_path / "mawps" / "wmss" / "test.json").symlink_to(data_root / "mawps/wmss/test.json")
+    chosen = planner(model="qwen3-4b", data_root=tmp_path)
+    mawps, gsm8k, pool = chosen.problems("mawps"), chosen.problems("gsm8k"), chosen.pool()
+    assert (mawps.source, mawps.data_root) == ("data_root", str(tmp_path)) and mawps.sha256
+    assert (gsm8k.repository, gsm8k.data_root) == ("openai/gsm8k", None)
+    assert (pool.sources, pool.repository, pool.data_root) == (("am",), "a-m-team/AM-DeepSeek-R1-Distilled-1.4M", None)
+    assert chosen.absent("mawps") is None
+    elsewhere = planner(model="qwen3-4b")
+    assert pool.key == elsewhere.pool().key and gsm8k.key == elsewhere.problems("gsm8k").key
+    with pytest.raises(PrerequisiteError, match=r"MAWPS has no data\. Name the folder .*--data-root"):
+        elsewhere.problems("mawps")
+    with pytest.raises(InputError, match="is not a folder"):
+        planner(model="qwen3-4b", data_root=tmp_path / "nowhere").problems("gsm8k")
+
+
+def test_the_small_pools_are_trained_on_at_paper_scale_only_where_they_were_asked_for(data_root):
+    from test_wmss import planner
+
+    asked = planner(model="qwen3-4b", data_root=data_root, pool_files=True)
+    assert asked.pool().sources == ("gsm8k", "mawps") and not asked.comparable_with_the_paper
+    assert planner(model="qwen3-4b", data_root=data_root).pool().sources == ("am",)
+
+
+def test_pool_files_is_refused_where_there_is_no_choice():
+    from replication.cli import Options
+    from replication.running import prepare
+    from replication.table2 import TABLE
+
+    with pytest.raises(InputError, match="--pool files is for models of paper scale"):
+        prepare((TABLE,), Options(pool="files", data_root=None, plan=True), "tiny")
 
 
 def test_corpora_as_sources_of_a_run(small, tmp_path):
@@ -471,3 +510,31 @@ def test_samples_of_the_corpus(data_root, tmp_path):
     report = build(Corpus(kind="math", sources=sources), tmp_path / "out", workers=1)
     # The first has no reference answer, the card's record has no box.
     assert report["pool"]["dropped"] == {math_rules.NO_REFERENCE: 1, math_rules.FORMAT: 1}
+
+
+def test_what_filters_a_pool_on_the_way_is_in_its_identity_and_nothing_in_that_of_a_finished_one(monkeypatch):
+    from replication import source_steps
+    from replication.source_steps import BuildPool
+
+    def key(*names, domain="math", sources=("am",)):
+        return BuildPool(domain=domain, sources=sources, limit=None, seed=0,
+                         sha256=tuple((name, "1") for name in names)).key
+
+    raw, finished = ("am_0.5M.jsonl", "am_0.9M.jsonl"), ("corpora/math/pool.jsonl",)
+    before = key(*raw), key("hub:o/r"), key(*finished), key(sources=("synthetic",))
+    monkeypatch.setattr(source_steps, "minor_version", lambda name: "99.9")
+    after = key(*raw), key("hub:o/r"), key(*finished), key(sources=("synthetic",))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True, True]
+
+
+def test_a_pool_is_filtered_with_the_threads_of_its_step(small, tmp_path, monkeypatch):
+    from replication.corpora import building
+    from replication.corpora.sources import copy_pool
+
+    halves(small[0][0], tmp_path / "am_deepseek_r1_distilled")
+    seen = []
+    monkeypatch.setattr(building, "build", lambda *a, workers, **k: seen.append(workers) or {
+        "pool": {"kept": 0, "read": 0, "dropped": {}}})
+    with pytest.raises(InputError, match="no training example"):
+        copy_pool("am", "math", tmp_path, tmp_path, tmp_path / "scratch", limit=None, seed=0, workers=5)
+    assert seen == [5]

@@ -196,6 +196,7 @@ def test_without_gpus_the_command_says_what_is_missing_and_shows_the_plan(tmp_pa
     done, seconds = table1("--model", "gemma-3-4b", tmp_path=tmp_path)
     assert seconds < 3
     assert done.returncode == 2 and "needs CUDA GPUs" in done.stderr and "Traceback" not in done.stderr
+    assert "benchmark data: MAWPS has no data" in done.stdout  # its only publisher is the paper's code repository
     lacking = done.stdout.partition("This machine lacks\n")[2]
     assert "GPUs: none" in lacking and "training data" not in lacking  # the corpus comes from the hub
 
@@ -212,6 +213,21 @@ def test_a_pool_that_needs_a_teacher_must_be_there(table, said, tmp_path):
     found = estimate(run.targets, closure(run.targets), SHAPES["qwen3-4b"], gpus=8)
     lines = [line.partition(" (")[0] for line in lacks(found, run.planners.request, tmp_path)]
     assert [line for line in lines if line.startswith("training data")] == said
+
+
+@pytest.mark.parametrize("table", ["table1", "table11"])
+def test_a_benchmark_that_nobody_has_is_a_missing_column_and_the_rest_is_planned(table):
+    from replication.cli import Options
+    from replication.running import prepare
+
+    declared = importlib.import_module(f"replication.{table}").TABLE
+    run = prepare((declared,), Options(model=("qwen3-4b",), data_root=None, plan=True), "qwen3-4b")[0].run
+    assert list(run.absent) == ["mawps"]
+    missing = {cell.column: cell.reason for cell in run.cells if cell.measure is None}
+    assert set(missing) == ({"MAWPS", "Math Avg."} if table == "table1" else {"Math-Avg change"})
+    assert all("MAWPS has no data" in reason and "--data-root" in reason for reason in missing.values())
+    assert {step.benchmark for step in closure(run.targets) if step.kind == "problems"} >= (
+        {"gsm8k", "svamp"} if table == "table1" else set())
 
 
 def test_a_smaller_plan_costs_less_and_other_gpus_change_the_wall_clock(tmp_path):
@@ -349,3 +365,37 @@ def test_a_backbones_layout_is_the_lowest_stage_and_the_largest_micro_batch_that
     assert training.global_batch == 512 and (512 // gpus) % micro == 0
     identity = {f.name: f.metadata.get("identity", True) for f in fields(TrainingSettings)}
     assert not any(identity[name] for name in layout), "a layout is no part of what is computed"
+
+
+def test_every_kind_of_step_of_every_table_has_a_cost():
+    from replication.catalogue import tables as declared
+    from replication.cli import Options
+    from replication.running import prepare
+
+    options = Options(model=("qwen3-4b",), data_root=None, plan=True)
+    shared, model, kinds = [], CostModel(shape=SHAPES["qwen3-4b"]), {}
+    for table in declared():
+        shared += prepare((table,), options, "qwen3-4b", shared)
+        kinds |= {step.kind: step for step in closure(shared[-1].run.targets)}
+    assert {"samples", "sample-grades", "logit-statistics", "theory", "pool"} <= set(kinds)
+    assert not [kind for kind, step in kinds.items() if not model.cost(step).modelled]
+    samples = model.cost(kinds["samples"])
+    assert samples.gpus == 1 and samples.generated_tokens >= 64 * 30 * 1000 and samples.seconds > 600
+    assert model.cost(kinds["theory"]).seconds > model.cost(kinds["logit-statistics"]).seconds > 1
+    assert model.cost(kinds["sample-grades"]).seconds > 30 and model.cost(kinds["pool"]).seconds > 600
+
+
+def test_resumable_checkpoints_are_counted_with_all_they_hold():
+    """Three at once: weights, the optimizer's copy and moments; ZeRO-2 writes the weights twice."""
+    targets = targets_of("table1", "qwen3-4b")
+    found, shape = estimate(targets, closure(targets), SHAPES["qwen3-4b"], gpus=8), SHAPES["qwen3-4b"]
+    assert found.zero_stage == 2 and found.transient_bytes == pytest.approx(3 * 20 * 2 * shape.parameters)
+
+
+def test_the_exports_of_gemma_are_counted():
+    targets = targets_of("table1", "gemma-3-4b")
+    answers = [step for step in closure(targets) if step.kind == "generate"]
+    found, shape = estimate(targets, answers, SHAPES["gemma-3-4b"], gpus=8), SHAPES["gemma-3-4b"]
+    assert found.transient_bytes == 8 * 4 * shape.parameters
+    qwen = [step for step in closure(targets_of("table1", "qwen3-4b")) if step.kind == "generate"]
+    assert estimate(qwen, qwen, SHAPES["qwen3-4b"], gpus=8).transient_bytes == 0

@@ -170,3 +170,11 @@ def test_what_zero_cannot_share_out_is_refused(of_processes, monkeypatch, tiny_c
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     with pytest.raises(InputError, match="bf16_pure"):
         distributed.deepspeed_config(replace(training, param_dtype="bf16_pure"), clip_norm=1.0)
+
+
+def test_zero_sends_gradients_in_fp32_although_it_computes_in_bfloat16(of_processes, monkeypatch):
+    of_processes(2)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    training = TrainingSettings(**TRAINING | {"compute_dtype": "bfloat16"}, zero_stage=2)
+    autocast = distributed.deepspeed_config(training, clip_norm=1.0)["torch_autocast"]
+    assert autocast["enabled"] and autocast["lower_precision_safe_modules"] == []

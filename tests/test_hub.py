@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from fake_hub import FakeHub
@@ -21,7 +22,8 @@ from hub_server import COMMIT, SIGNATURE, HubServer
 from safetensors.torch import load_file
 
 from evaluation.benchmarks import BENCHMARKS
-from foundation.errors import PrerequisiteError, StorageError
+from evaluation.benchmarks.fetching import fetch_files
+from foundation.errors import InputError, PrerequisiteError, StorageError
 from foundation.hub import fetch
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,7 @@ BIG = hashlib.sha256(b"seed").digest() * 20_000  # 640 kB
 FETCH = """
 import sys
 from pathlib import Path
+from unittest import mock
 from foundation.exits import exit_with_message
 from foundation.hub import fetch
 
@@ -384,3 +387,24 @@ def test_one_refusal_does_not_stop_the_other_benchmarks_but_a_dead_server_does(h
     machine.lock.write_text('{"files": {}, "hub": {}}')
     done = machine.run(command)
     assert done.returncode == 2 and done.stderr.count("FAILED") == 1
+
+
+def test_a_step_fetches_its_own_commit_whatever_the_lock_file_of_the_machine_holds(tmp_path, monkeypatch):
+    """As on a second node, whose checkout is as it was shipped, or cannot be written."""
+    client, lock, meant = FakeHub(tmp_path / "cache", monkeypatch), tmp_path / "lock.json", "c" * 40
+    client.files["a"] = b"1"
+    lock.write_text('{"files": {}, "hub": {}}')
+    assert client.commit != meant  # the newest
+    with monkeypatch.context() as patched:
+        refuse = mock.Mock(side_effect=StorageError("read-only"))
+        patched.setattr("foundation.hub.record_hub_file", refuse)
+        path = fetch("o/r", "a", repo_type="model", lock=lock, revision=meant)
+    assert meant in path.parts and refuse.call_args.kwargs["revision"] == meant
+    fetch("o/r", "a", repo_type="model", lock=lock, revision=meant)
+    assert json.loads(lock.read_text())["hub"]["o/r"]["revision"] == meant
+    with pytest.raises(InputError, match=f"records commit {meant} of o/r, the step is of commit {COMMIT}"):
+        fetch("o/r", "a", repo_type="model", lock=lock, revision=COMMIT)
+    entry = BENCHMARKS["math500"]
+    client.files[entry.hub_files[0]] = b"{}"
+    (path,) = fetch_files(entry, lock, revision="d" * 40)
+    assert "d" * 40 in path.parts

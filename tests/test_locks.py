@@ -123,3 +123,27 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
     root = Path(locks.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+RECORD = f"""
+from foundation.locks import LOCK_PATH, expected_sha256, record_hub_revision
+assert expected_sha256("mawps/wmss/test.json"), "read from the shipped lock file until there is a copy"
+record_hub_revision("o/r", repo_type="model", revision="{COMMIT}")
+print(LOCK_PATH)
+"""
+
+
+def test_another_lock_file_begins_as_a_copy_of_the_shipped_one_which_stays_as_it_is(tmp_path):
+    before, other = LOCK_PATH.read_bytes(), tmp_path / "new" / "lock.json"
+    done = subprocess.run([sys.executable, "-c", RECORD], env=os.environ | {"WMSS_LOCK": str(other)}, text=True,
+                          cwd=Path(__file__).parents[1], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(other.read_text())
+    assert content["files"] == json.loads(before)["files"] and content["hub"]["o/r"]["revision"] == COMMIT
+    assert LOCK_PATH.read_bytes() == before
+
+
+def test_a_lock_file_that_cannot_be_written_is_told_with_the_way_out(lock, monkeypatch):
+    monkeypatch.setattr(os, "replace", mock.Mock(side_effect=OSError(errno.EROFS, "read-only")))
+    with pytest.raises(StorageError, match=r"cannot write .*WMSS_LOCK names a lock file elsewhere"):
+        record_hub_file("o/r", "f", repo_type="model", revision=COMMIT, sha256="1" * 64, lock=lock)

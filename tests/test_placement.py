@@ -44,7 +44,23 @@ def test_at_paper_scale_trainings_take_a_node_models_one_gpu_and_the_rest_none(p
 def test_a_pair_of_models_needs_the_memory_of_two(paper):
     single, pair = (next(step for step in paper if step.kind == "train" and (step.weak is not None) == both)
                     for both in (False, True))
-    assert needs_of(pair).memory_gib > 1.5 * needs_of(single).memory_gib > 8 * 4 * 4.0e9 / 2**30
+    weights, pool = 4 * 4.0e9 / 2**30, 111_657 * 2500 * 44 / 2**30
+    assert needs_of(single).memory_gib > 8 * (weights + pool)  # each process tokenises the whole pool
+    assert needs_of(pair).memory_gib - needs_of(single).memory_gib > 8 * weights
+
+
+def test_a_pool_takes_its_threads_and_the_theory_all_its_models(paper):
+    from replication.cli import Options
+    from replication.running import prepare
+    from replication.theory import TABLE as THEORY
+
+    pool = next(step for step in paper if step.kind == "pool" and step.domain == "math")
+    assert (needs_of(pool).cores, needs_of(pool).memory_gib) == (8, 4.0)
+    theory = prepare((THEORY,), Options(model=("qwen3-4b",), data_root=None, plan=True), "qwen3-4b")[0].run.targets
+    steps = closure([*theory, *targets_of("table7", "qwen3-4b")])
+    alone, theory = (max(needs_of(step).memory_gib for step in steps if step.kind == kind)
+                     for kind in ("logit-statistics", "theory"))
+    assert theory > alone + 2 * 4 * 4.0e9 / 2**30
 
 
 def test_a_model_on_a_cpu_needs_its_threads_and_shares_a_gpu_where_there_is_one():

@@ -315,3 +315,23 @@ def test_workers_end_without_a_word_about_what_libraries_left_in_them(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "store")], cwd=ROOT, capture_output=True,
                           text=True, timeout=120, env=os.environ | {"PYTHONPATH": path})
     assert done.returncode == 0 and "resource_tracker" not in done.stderr, done.stderr
+
+
+def test_the_lock_file_that_the_first_fetch_writes_is_no_local_change(tmp_path):
+    from foundation.files import sha256_file
+    from foundation.locks import LOCK_PATH
+    from replication.provenance import commit, provenance
+
+    for name in ("foundation/lock.json", "foundation/locks.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("before")
+    for words in (["init", "-q"], ["add", "."],
+                  ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    (tmp_path / "foundation/lock.json").write_text("after")
+    commit.cache_clear()
+    assert commit(tmp_path)["dirty"] is False
+    (tmp_path / "foundation/locks.py").write_text("after")
+    commit.cache_clear()
+    assert commit(tmp_path)["dirty"] is True
+    assert provenance()["lock_sha256"] == sha256_file(LOCK_PATH)

@@ -37,14 +37,15 @@ def _paths(benchmark: Benchmark, data_root: Path | None, lock: Path) -> list[Pat
     return [checked_path(benchmark, data_root, expected_sha256(benchmark.file, lock))]
 
 
-def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH,
-                on_progress: Callable[[float], None] | None = None) -> list[Path]:
+def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH, on_progress: Callable[[float], None] | None = None,
+                revision: str | None = None) -> list[Path]:
     """Return the local paths of a benchmark's hub files, fetched at the locked commit and checked.
 
     Args:
         benchmark: whose files.
         lock: the lock file.
         on_progress: told the fraction fetched; None: the hub's client shows a bar of its own.
+        revision: the commit that is meant, where the caller knows it.
 
     Raises:
         PrerequisiteError: there is no hub copy of this set, or the hub cannot be reached or does not give it.
@@ -55,4 +56,5 @@ def fetch_files(benchmark: Benchmark, lock: Path = LOCK_PATH,
         raise PrerequisiteError(
             f"{benchmark.title}: no hub copy of this exact set is known; name a folder that holds {benchmark.file} "
             "(from the paper's code repository) with --data-root DIR or WMSS_DATA_ROOT")
-    return fetch_all(benchmark.hub_repo, benchmark.hub_files, repo_type="dataset", lock=lock, on_progress=on_progress)
+    return fetch_all(benchmark.hub_repo, benchmark.hub_files, repo_type="dataset", lock=lock, revision=revision,
+                     on_progress=on_progress)

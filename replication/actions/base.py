@@ -74,7 +74,7 @@ def fetch_model(job: Job) -> dict[str, Any]:
     if scheme == "gguf":
         return _from_gguf(where, job.output / "checkpoint")
     return from_hub(model_named(job.step.model), job.step.chat_template, job.output / "checkpoint",
-                    on_progress=job.on_progress)
+                    revision=job.step.revision, on_progress=job.on_progress)
 
 
 def _from_gguf(where: str, folder: Path) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def build_pool(job: Job) -> dict[str, Any]:
     if step.sources in CORPUS_SOURCES:
         root = None if step.data_root is None else Path(step.data_root)
         return copy_pool(step.sources[0], step.domain, root, job.output, job.scratch, limit=step.limit,
-                         seed=step.seed, on_progress=job.on_progress)
+                         seed=step.seed, revision=step.revision, workers=step.threads, on_progress=job.on_progress)
     if step.sources == ("synthetic",):
         examples, report = synthetic.training_pool(step.domain, step.limit, step.seed), None
     else:
@@ -88,7 +88,7 @@ def load_problems(job: Job) -> dict[str, Any]:
 def _paths(job: Job) -> list[Path]:
     step, chosen = job.step, BENCHMARKS[job.step.benchmark]
     if step.data_root is None:
-        return fetch_files(chosen, on_progress=job.on_progress)
+        return fetch_files(chosen, on_progress=job.on_progress, revision=step.revision)
     return [checked_path(chosen, Path(step.data_root), step.sha256)]
 
 

@@ -64,6 +64,7 @@ def theory_statistics(job: Job) -> dict[str, Any]:
         rows += pair_rows(ids, counts, values)
     rows = _in_order(rows, encoded.rows)
     found = pair_summary(rows)
+    models.pop("strong_post", None)  # the gradients of two models need its room
     sensitivities = _sensitivities(job, models["weak"], models["strong"], encoded.rows[:differentiated])
     write_jsonl(job.output / "sensitivities.jsonl", sensitivities)
     return _publish(job, rows, found | sensitivity_summary(sensitivities, step.mix_weight), encoded)

@@ -24,6 +24,7 @@ _HEAD = "lm_head.weight"
 
 
 def from_hub(model: Model, chat_template: str | None, folder: Path, lock: Path = locks.LOCK_PATH, *,
+             revision: str | None = None,
              on_progress: Callable[[float], None] = lambda fraction: None) -> dict[str, Any]:
     """Fetch what the model needs, at the recorded commit, and write it as a plain checkpoint.
 
@@ -32,6 +33,7 @@ def from_hub(model: Model, chat_template: str | None, folder: Path, lock: Path =
         chat_template: for a tokenizer that ships without one.
         folder: to be written.
         lock: the lock file, which names the commit and gets the hashes.
+        revision: the commit of the step; None: what the lock file says, or the newest.
         on_progress: told the fraction of the weights that is here.
 
     Returns:
@@ -42,7 +44,7 @@ def from_hub(model: Model, chat_template: str | None, folder: Path, lock: Path =
         InputError: the files are not those of such a model, or not the recorded ones.
     """
     repo_id = model.source.partition(":")[2]
-    fetch = partial(hub.fetch_all, repo_id, repo_type="model", lock=lock)
+    fetch = partial(hub.fetch_all, repo_id, repo_type="model", lock=lock, revision=revision)
     source = fetch(["config.json"], on_progress=lambda fraction: None)[0].parent
     check_architecture(source, model.architecture)  # before gigabytes are fetched
     companions = multimodal.COMPANIONS[1:] if model.architecture == multimodal.ARCHITECTURE else ()
@@ -51,7 +53,7 @@ def from_hub(model: Model, chat_template: str | None, folder: Path, lock: Path =
     fetch(sorted(set(read_index(source / INDEX).values())), on_progress=on_progress)
     notes = text_checkpoint(source, model, chat_template, folder)
     entry = locks.hub_entry(repo_id, lock)
-    return {**notes, "repository": repo_id, "revision": entry.revision if entry else None}
+    return {**notes, "repository": repo_id, "revision": revision or (entry.revision if entry else None)}
 
 
 def check_architecture(source: Path, architecture: str) -> None:

@@ -32,6 +32,7 @@ from replication.actions.fitting import fitted
 from replication.actions.ranks import together
 from replication.actions.rollouts import check_tokenizer
 from replication.actions.torch_setup import prepare, save_checkpoint
+from replication.needs import check_processes
 from replication.worker import Job
 
 
@@ -39,7 +40,11 @@ def train_phase(job: Job) -> dict[str, Any]:
     """Train one phase and keep the strong branch as a plain checkpoint; the weak one and snapshots lie beside it.
 
     In as many processes as the job was given, with a micro-batch that fits.
+
+    Raises:
+        InputError: several processes for the library's NEFTune (on a cluster only its nodes know how many there are).
     """
+    check_processes(job.step, job.processes)
     return fitted(job, train_here, launch=_left_by_zero(job))
 
 

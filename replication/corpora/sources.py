@@ -1,9 +1,9 @@
 """The corpora as sources of a training run: a finished pool of the data root, or the AM corpus filtered on the way.
 
 `am` is `corpora/math/` or `corpora/code/` of the data root, as `python -m replication.corpora` writes it there; where
-that is missing, the corpus' two files in `am_deepseek_r1_distilled/` of the data root, and without a data root those of
-the hub, are filtered in the step's own folder, which is kept across kills. `logic` is `corpora/logic/`: it needs a
-teacher, so that it is never made on the way.
+that is missing, the corpus' two files in `am_deepseek_r1_distilled/` of the data root, else those of the hub, are
+filtered in the step's own folder, which is kept across kills. `logic` is `corpora/logic/`: it needs a teacher, so that
+it is never made on the way.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Origin:
 
     identity: tuple[tuple[str, str], ...]
     whole: bool = True
+    root: Path | None = None
+    """The data root that has it; None: the hub."""
 
 
 def find(source: str, domain: str, data_root: Path | None, *, hashing: bool) -> Origin | None:
@@ -43,28 +45,25 @@ def find(source: str, domain: str, data_root: Path | None, *, hashing: bool) -> 
     Args:
         source: `am` or `logic`.
         domain: math, code or logic.
-        data_root: the user's folder; None for the hub, which has the AM corpus only.
+        data_root: the user's folder, or None. What it lacks the hub has, for the AM corpus only.
         hashing: whether corpus files may be hashed (seconds a GB) and the hub be asked; without, they have no identity.
 
     Raises:
         ArtifactError: the report of a finished pool cannot be read.
         PrerequisiteError: the hub cannot be reached.
     """
-    if data_root is None:
-        if source != "am":
-            return None
-        entry = locks.hub_entry(AM_REPO)
-        known = None if entry is None else entry.revision
-        commit = hub.pinned_revision(AM_REPO, "dataset") if hashing else known
-        return Origin(((f"hub:{AM_REPO}", commit),) if commit else ())
-    report = _read_report(data_root / "corpora" / domain)
+    report = None if data_root is None else _read_report(data_root / "corpora" / domain)
     if report is not None:
         whole = report.get("limit") is None and (report.get("identity") or {}).get("held_out") is None
-        return Origin(((f"corpora/{domain}/pool.jsonl", str(report["pool_sha256"])),), whole)
-    files = _am_files(data_root) if source == "am" else ()
-    if not files:
+        return Origin(((f"corpora/{domain}/pool.jsonl", str(report["pool_sha256"])),), whole, data_root)
+    if source != "am":
         return None
-    return Origin(tuple((path.name, sha256_file(path)) for path in files) if hashing else ())
+    if data_root is not None and (files := _am_files(data_root)):
+        return Origin(tuple((path.name, sha256_file(path)) for path in files) if hashing else (), root=data_root)
+    entry = locks.hub_entry(AM_REPO)
+    known = None if entry is None else entry.revision
+    commit = hub.pinned_revision(AM_REPO, "dataset") if hashing else known
+    return Origin(((f"hub:{AM_REPO}", commit),) if commit else ())
 
 
 def how_to_get(source: str, domain: str, data_root: Path | None) -> str:
@@ -83,7 +82,8 @@ def _am_files(data_root: Path) -> tuple[Path, ...]:
 
 
 def copy_pool(source: str, domain: str, data_root: Path | None, output: Path, scratch: Path, *, limit: int | None,
-              seed: int, on_progress: Callable[[float], None] = lambda fraction: None) -> dict[str, Any]:
+              seed: int, revision: str | None = None, workers: int | None = None,
+              on_progress: Callable[[float], None] = lambda fraction: None) -> dict[str, Any]:
     """Write `pool.jsonl` (a seeded sample of at most `limit` examples) and `report.json`; return a step's notes.
 
     Args:
@@ -94,6 +94,8 @@ def copy_pool(source: str, domain: str, data_root: Path | None, output: Path, sc
         scratch: a folder that is kept across kills.
         limit: examples at most; None for all.
         seed: of the sample.
+        revision: commit of the hub's corpus; None: what the lock file says, or the newest.
+        workers: processes that filter; None for the number of cores. Changes no byte.
         on_progress: told the fraction done.
 
     Raises:
@@ -108,7 +110,7 @@ def copy_pool(source: str, domain: str, data_root: Path | None, output: Path, sc
     report = _finished(folder)
     if report is None:
         folder = scratch / "corpus"
-        report = _filtered(source, domain, data_root, folder, on_progress)
+        report = _filtered(source, domain, data_root, folder, revision, workers, on_progress)
     kept = int(report["pool"]["kept"])
     if kept == 0:
         raise InputError(f"no training example is left of {report['pool']['read']} read "
@@ -140,21 +142,21 @@ def _finished(folder: Path) -> dict[str, Any] | None:
     return row
 
 
-def _filtered(source: str, domain: str, data_root: Path | None, folder: Path,
-              on_progress: Callable[[float], None]) -> dict[str, Any]:
+def _filtered(source: str, domain: str, data_root: Path | None, folder: Path, revision: str | None,
+              workers: int | None, on_progress: Callable[[float], None]) -> dict[str, Any]:
     from replication.corpora.building import Corpus, build
 
     files, fetched = _am_files(data_root) if data_root is not None and source == "am" else (), 0.0
     if data_root is None and source == "am":
         entry = locks.hub_entry(AM_REPO)
         names = sorted(entry.files) if entry is not None else [f"{name}.zst" for name in _AM_NAMES]
-        files = tuple(hub.fetch_all(AM_REPO, names, repo_type="dataset",
+        files = tuple(hub.fetch_all(AM_REPO, names, repo_type="dataset", revision=revision,
                                     on_progress=lambda fraction: on_progress(fraction / 2)))
         fetched = 0.5
     if not files:
         raise PrerequisiteError(how_to_get(source, domain, data_root))
     places = {path.name: place for place, path in enumerate(files)}
-    return build(Corpus(kind="math" if domain == "math" else "code", sources=files), folder,
+    return build(Corpus(kind="math" if domain == "math" else "code", sources=files), folder, workers=workers,
                  on_progress=lambda name, read, kept: on_progress(
                      fetched + (1 - fetched) * places[name] / len(files)))
 

@@ -18,8 +18,11 @@ from replication.steps import Step
 TRAININGS = ("train", "train-pairs")
 SAVED_BYTES = 4
 """Per parameter of a trained checkpoint: fp32 weights are saved as they are held."""
-RESUMABLE_BYTES = 2 * (4 + 8)
-"""Per trained parameter while a training runs: two resumable checkpoints of weights and moments."""
+RESUMABLE_BYTES = {0: 16, 2: 20, 3: 16}
+"""Per trained parameter of a resumable checkpoint, by ZeRO stage. Weights 4 and moments 8, and 4 for the optimizer's
+own copy of the weights (without ZeRO: room); stage 2 writes the weights twice, for the trainer and for DeepSpeed."""
+RESUMABLE_AT_ONCE = 3
+"""Two are kept, and the oldest goes only after the newest is written."""
 TEXT_BYTES = 4
 """Per token of text."""
 
@@ -136,12 +139,21 @@ def _stored(step: Any, shape: Shape) -> float:
     return held
 
 
-def _transient(steps: Iterable[Any], shape: Shape, gpus: int) -> float:
-    """Return the bytes of resumable checkpoints while the largest trainings run side by side."""
-    sizes = sorted((branches(step)[0] * shape.parameters * RESUMABLE_BYTES for step in steps
+def _transient(steps: Sequence[Any], shape: Shape, gpus: int) -> float:
+    """Return the bytes of resumable checkpoints while the largest trainings run side by side.
+
+    A model that vLLM reads in another form (Gemma) is written anew by every generation: one a GPU where nothing trains.
+    """
+    sizes = sorted((branches(step)[0] * shape.parameters * resumable_bytes(step.training.zero_stage) for step in steps
                     if step.kind in TRAININGS and getattr(step, "lora", None) is None
                     and step.training.checkpoint_every is not None), reverse=True)
-    return sum(sizes[: max(1, gpus // NODE)])
+    exports = gpus * SAVED_BYTES * shape.parameters if shape.exported and any(map(uses_vllm, steps)) else 0
+    return max(sum(sizes[: max(1, gpus // NODE)]), exports)
+
+
+def resumable_bytes(stage: int) -> int:
+    """Return the bytes per trained parameter of all resumable checkpoints that exist at once."""
+    return RESUMABLE_AT_ONCE * RESUMABLE_BYTES[stage]
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,11 @@ FIGURES: dict[str, Figure] = {
     "decode.hf_step": Figure(0.04, "s a token step", "Python between kernels of 36 layers; not measured"),
     "decode.start": Figure(90, "s", "loading an engine and capturing its graphs"),
     "grading": Figure(50, "verdicts/s", "math-verify on one core, timeouts included"),
+    "filter.math": Figure(100, "records/s a core", "the math rules with math-verify, Table 12's order of size; not "
+                          "measured on the corpus"),
+    "filter.code": Figure(20, "records/s a core", "each program runs in isolation; most records have no tests and are "
+                          "passed over; not measured on the corpus"),
+    "corpus.records": Figure(1.4e6, "records", "AM-DeepSeek-R1-Distilled-1.4M, by its name"),
     # storage
     "corpus": Figure(6e9, "bytes", "AM-DeepSeek-R1-Distilled-1.4M, two .zst files; size not looked up"),
 }

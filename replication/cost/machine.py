@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -17,13 +18,21 @@ from replication.provenance import gpu_devices, gpu_memory
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 
 
-def lacks(estimate: Estimate, request: Request, store_root: Path) -> list[str]:
-    """Return what is missing, one line each, with what to do; empty where nothing is."""
+def lacks(estimate: Estimate, request: Request, store_root: Path, absent: Iterable[str] = ()) -> list[str]:
+    """Return what is missing, one line each, with what to do; empty where nothing is.
+
+    Args:
+        estimate: of the steps to run.
+        request: what was asked for.
+        store_root: where the steps' results will lie.
+        absent: why benchmarks that were asked for have no data.
+    """
     found = [_gpus(estimate.gpus), _memory(estimate), _torch(),
              _package("vllm", estimate.needs_vllm, f"{INSTALL}, or pass --backend hf"),
              _package("deepspeed", estimate.needs_deepspeed,
                       "python -m pip install --no-build-isolation -e '.[distributed]'"),
-             _disk(estimate, store_root), _data(estimate, request), _token(estimate, request)]
+             _disk(estimate, store_root), _data(estimate, request), *(f"benchmark data: {why}" for why in absent),
+             _token(estimate, request)]
     return [line for line in found if line is not None]
 
 

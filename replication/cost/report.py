@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replication.cost.compute import model_flops_utilisation, training_flops_per_second
-from replication.cost.estimate import SAVED_BYTES, Estimate, TrainingMemory
+from replication.cost.estimate import RESUMABLE_BYTES, SAVED_BYTES, Estimate, TrainingMemory
 from replication.cost.shapes import Shape
 from replication.cost.step_costs import StepCost
 from replication.display import clock
@@ -112,8 +112,9 @@ def _memory_sum(entry: TrainingMemory) -> str:
 
 def _storage(found: Estimate, shape: Shape) -> str:
     checkpoint = SAVED_BYTES * shape.parameters
+    resumable = RESUMABLE_BYTES[found.zero_stage] * shape.parameters
     return (f"  disk: {checkpoint / GIGA:.1f} GB a trained checkpoint (fp32; the warm-up keeps some inside its epoch, "
-            f"WD-JT its weak branch); two resumable ones of {3 * checkpoint / GIGA:.0f} GB a branch while it trains")
+            f"WD-JT its weak branch); while it trains up to three resumable ones of {resumable / GIGA:.0f} GB a branch")
 
 
 def _lacks(missing: list[str]) -> list[str]:

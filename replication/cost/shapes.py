@@ -37,6 +37,8 @@ class Shape:
     """Every n-th layer is global, the rest are local."""
     other_download: int = 0
     """Parameters of the published checkpoint that the suite does not use (Gemma's vision tower)."""
+    exported: bool = False
+    """Whether vLLM reads another form than what is trained, which each generation writes for itself."""
     gated: bool = False
     """Whether the hub asks for a token of an account that accepted the licence."""
     card: str
@@ -93,7 +95,7 @@ SHAPES: dict[str, Shape] = {
         card="3.09B parameters, 2.77B without embeddings, 36 layers, 16 query and 2 key-value heads"),
     "gemma-3-4b": Shape(
         layers=34, hidden=2560, intermediate=10_240, heads=8, kv_heads=4, head_dim=256, vocabulary=262_208, tied=True,
-        norms_per_layer=4, window=1024, global_every=6, other_download=420_000_000, gated=True,
+        norms_per_layer=4, window=1024, global_every=6, other_download=420_000_000, exported=True, gated=True,
         card="4B: 3.2B without embeddings, 0.7B embeddings, 0.4B vision tower (technical report)"),
 }
 

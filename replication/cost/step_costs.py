@@ -91,6 +91,37 @@ def branches(step: Any) -> tuple[int, int]:
     return trained, int(frozen_weak) + (getattr(step, "reference", None) is not None)
 
 
+def forward_models(step: Any) -> int:
+    """Return the models that a step without training holds at once: two or three where the theory is measured."""
+    roles = ("weak", "strong", "strong_post") if step.kind == "theory" else ()
+    return sum(getattr(step, role) is not None for role in roles) or 1
+
+
+def _pool(model: CostModel, step: Any) -> StepCost:
+    """Filtering is minutes to hours of CPU; a pool that is finished, or made of small files, is only copied."""
+    finished = any(name.startswith("corpora/") for name, _ in step.sha256)
+    if step.sources != ("am",) or finished:
+        return _small(model, step)
+    speed = value(f"filter.{step.domain}") * step.threads
+    download = value("corpus") / value("network") if step.repository is not None else 0.0
+    seconds = download + value("corpus.records") / speed
+    return StepCost(group="data", gpus=0, seconds=seconds,
+                    text=f"{value('corpus.records'):,.0f} records / {speed:,.0f} records/s on {step.threads} cores"
+                         f"{f' + {clock(download)} of download' if download else ''} = {clock(seconds)}")
+
+
+def _diagnosed(model: CostModel, step: Any) -> StepCost:
+    """Forward passes of each model over the sampled examples; the theory also differentiates a few."""
+    length, models = pool_tokens(step.pool), forward_models(step)
+    count = min(step.n_examples, examples(step.pool))
+    # Of a differentiated token: a forward pass and two of a backward pass, in two models.
+    passes = models * count + 2 * 3 * getattr(step, "sensitivity_examples", 0)
+    seconds = forward_seconds(model.shape, passes * length, length)
+    return StepCost(group="diagnostics", gpus=1, seconds=seconds,
+                    text=f"{passes:,.0f} passes x {length:,.0f} tokens (1 GPU x {value('forward.efficiency'):.0%} of "
+                         f"the peak) = {clock(seconds)}")
+
+
 def _train(model: CostModel, step: Any) -> StepCost:
     _, length, updates = training_data(step)
     trained, frozen = branches(step)
@@ -146,7 +177,9 @@ def _grading(model: CostModel, step: Any) -> StepCost:
 
 COSTS: dict[str, Callable[[CostModel, Any], StepCost]] = {
     "fetch": _fetch, "train": _train, "train-pairs": _train, "entropy": _forward, "targets": _forward,
-    "rollouts": _rollouts, "generate": _generate, "grade": _grading, "rollout-grades": _grading,
-    **dict.fromkeys(("pool", "problems", "subset", "select", "pairs", "hints", "snapshot"), _small),
+    "rollouts": _rollouts, "generate": _generate, "samples": _generate,
+    **dict.fromkeys(("grade", "rollout-grades", "sample-grades"), _grading),
+    **dict.fromkeys(("logit-statistics", "theory"), _diagnosed), "pool": _pool,
+    **dict.fromkeys(("problems", "subset", "select", "pairs", "hints", "snapshot"), _small),
 }
 """By kind of step."""
