@@ -30,7 +30,12 @@ def _dotted(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         for key, entry in value.items():
             yield from _dotted(f"{prefix}.{key}".removeprefix(".").removeprefix("configuration."), entry)
     else:
-        yield prefix, value
+        yield prefix, _as_read(value)
+
+
+def _as_read(value: Any) -> Any:
+    """JSON knows no tuples: what is about to be written is compared with what was read."""
+    return [_as_read(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -77,6 +77,12 @@ def test_the_same_table_made_anew_keeps_nothing(tmp_path, capsys, changes):
     assert capsys.readouterr().out == "" and not (tmp_path / "tiny/replaced").exists()
 
 
+def test_a_setting_of_several_values_is_the_same_when_it_is_read_back(tmp_path, capsys):
+    for _ in range(2):
+        write(content(configuration=[("methods", "chosen", ("sft", ("wmss",)))]), tmp_path)
+    assert capsys.readouterr().out == "" and not (tmp_path / "tiny/replaced").exists()
+
+
 def test_each_kept_table_has_a_place_of_its_own(tmp_path):
     for limit in (None, 5, None, 6, None, 5, None):
         write(content(limit_eval=limit), tmp_path)
