@@ -79,7 +79,7 @@ def test_the_same_table_made_anew_keeps_nothing(tmp_path, capsys, changes):
 
 def test_a_setting_of_several_values_is_the_same_when_it_is_read_back(tmp_path, capsys):
     for _ in range(2):
-        write(content(configuration=[("methods", "chosen", ("sft", ("wmss",)))]), tmp_path)
+        write(content(configuration=[("eval", "of_several", ("sft", ("wmss",)))]), tmp_path)
     assert capsys.readouterr().out == "" and not (tmp_path / "tiny/replaced").exists()
 
 

@@ -172,7 +172,7 @@ def test_memory_that_runs_out_outside_of_trainings_is_told_without_a_traceback(t
         told = users_error(step, error, tmp_path)
         assert isinstance(told, PrerequisiteError) and told.exit_code == 2
         assert step.label in str(told) and "memory ran out" in str(told) and "nvidia-smi" in str(told)
-    assert "--set eval.batch_size=32" in str(told)
+    assert "--set eval.batch_size=8" in str(told)
     defect = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert users_error(entropy, defect, tmp_path) is defect
 

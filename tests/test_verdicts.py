@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from test_tables import DECLARED, planners
 
+from evaluation.benchmarks import BENCHMARKS
 from evaluation.statistics import holm
 from foundation.errors import InputError
 from replication import table10
@@ -28,7 +29,7 @@ QUESTIONS = 40
 
 @pytest.fixture(scope="module")
 def planned_for():
-    """A planner for each model, made once."""
+    """A planner for each model, made once, as where every benchmark has its data."""
     made = {}
 
     def of(table, model):
@@ -36,7 +37,9 @@ def planned_for():
             made[model] = planners(model)
         return TableRun.plan(DECLARED[table], made[model])
 
-    return of
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(BENCHMARKS, "mawps", replace(BENCHMARKS["mawps"], hub_repo="made/up"))
+        yield of
 
 
 def made_up(run):
