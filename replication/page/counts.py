@@ -44,11 +44,13 @@ def span_text(span: Span) -> str:
 def legend(content: Content) -> str:
     """Return what a table's cells rest on: `n = 200 questions a cell`, or by column; empty where nothing is counted."""
     spans: dict[tuple[str, str], Span] = {}
-    for cell in content.get("cells") or []:
+    cells = content.get("cells") or []
+    graded = {cell["column"] for cell in cells if questions(cell, content) is not None}
+    for cell in cells:
         asked = questions(cell, content)
         n = asked if asked is not None else cell.get("n") if cell.get("step") else None
         if n:
-            key = (cell["column"], "examples" if asked is None else "questions")
+            key = (cell["column"], "questions" if cell["column"] in graded else "examples")
             low, high = spans.get(key, (n, n))
             spans[key] = (min(low, n), max(high, n))
     columns: dict[tuple[str, str], list[str]] = {}
