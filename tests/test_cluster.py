@@ -58,7 +58,8 @@ def test_steps_of_a_node_that_vanishes_run_elsewhere_and_nothing_is_lost(nodes, 
     """With the raylet alone killed, its worker would live on: it must die, or it would publish beside the second."""
     raylet, log = nodes.add(), tmp_path / "log"
     base = Write(text="a", log=str(log))
-    tops = [Write(text=f"b{i}", needs=(base,), seconds=4.0, log=str(log)) for i in range(3)]
+    # long enough for a busy machine to kill in time
+    tops = [Write(text=f"b{i}", needs=(base,), seconds=9.0, log=str(log)) for i in range(3)]
     started = []
 
     def vanish():
@@ -205,8 +206,9 @@ def test_a_full_store_is_said_and_loses_nothing(nodes, tmp_path):
     try:
         nodes.add()
         store = Store(small)
-        kept, big = Write(text="kept"), Write(text="x" * 400_000)
-        report = on(nodes, store, [kept, big])
+        kept = Write(text="kept")
+        big = Write(text="x" * 400_000, needs=(kept,))  # after it: side by side both would meet the full disk
+        report = on(nodes, store, [big])
         assert report.exit_code == 2 and "no space left" in report.failed[big.key].reason
         assert store.is_done(kept) and not store.folder(big).exists()
     finally:
