@@ -143,8 +143,7 @@ class LoadProblems(Step):
     @property
     def repository(self) -> str | None:
         """The hub repository, None for what comes from elsewhere."""
-        where = self.source.removeprefix("hub:").rpartition("@")[0] if self.source.startswith("hub:") else "None"
-        return None if where == "None" else where
+        return self.source.removeprefix("hub:").rpartition("@")[0] if self.source.startswith("hub:") else None
 
     @property
     def revision(self) -> str | None:

@@ -131,8 +131,10 @@ def test_a_finished_request_writes_no_published_form(stand_in, request_, gemma, 
     prompt = PromptFormat(style="tag_free", system=None, terminator="<end_of_turn>")
     request = replace(request_(Sampling()), prompt=prompt)
     backend.generate(gemma, PROMPTS, request, tmp_path / "records", key="k")
-    monkeypatch.setattr(multimodal, "wrap", None)
+    before = (tmp_path / "records").read_bytes()
+    monkeypatch.setattr(multimodal, "wrap", None)  # calling it would fail
     backend.generate(gemma, PROMPTS, request, tmp_path / "records", key="k")
+    assert (tmp_path / "records").read_bytes() == before and not list(tmp_path.glob(".*export"))
 
 
 def test_greedy_is_temperature_0_without_a_seed(stand_in, request_, tiny_checkpoint, tmp_path):
